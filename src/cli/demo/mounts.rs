@@ -1,0 +1,283 @@
+//! Mounts made by running `dotlockfs` itself, and unmounted when they go out of scope.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::interrupt::Failure;
+
+/// How long a mount may take to answer.
+const MOUNT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a mount may stay busy before it is detached, and its daemon take to end after that.
+const UNMOUNT_DEADLINE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Fails with the missing condition, if this machine or user cannot mount at all.
+pub fn check_conditions() -> Result<(), Failure> {
+    match File::options().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => {}
+        // fusermount3 opens the device with rights of its own.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !is_root() => {}
+        Err(error) => {
+            return Err(Failure::Failed(format!(
+                "cannot open /dev/fuse: {error}; load the kernel module with `modprobe fuse`, \
+                 or start the container with --device /dev/fuse --cap-add SYS_ADMIN"
+            )));
+        }
+    }
+    if !is_root() && find_in_path("fusermount3").is_none() {
+        return Err(Failure::Failed(
+            "cannot find fusermount3 in PATH, which mounts for users other than root; \
+             install the package fuse3, or run as root"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// A mount of `dotlockfs`, from before it is asked for until it and its daemon are gone.
+#[derive(Debug)]
+pub struct Mount {
+    point: PathBuf,
+}
+
+impl Mount {
+    /// Mounts `source` at `point`, which must be a canonical path. What the command has to say
+    /// goes to `log`: a pipe would never end, as the daemon may keep its end of it.
+    pub fn new(
+        dotlockfs: &Path,
+        source: &Path,
+        point: &Path,
+        log: &Path,
+    ) -> Result<Mount, Failure> {
+        let mount = Mount {
+            point: point.to_owned(),
+        };
+        let stderr = File::create(log).map_err(|error| Failure::on("create", log, error))?;
+        let mut command = Command::new(dotlockfs)
+            .arg("--log-level=warn")
+            .arg(source)
+            .arg(point)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            // Ctrl-C is for the demo, which unmounts; it must not kill a daemon under a mount.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| Failure::on("run", dotlockfs, error))?;
+
+        // Not cut short by an interruption: a command that is left alone half-way could mount
+        // after the clean-up has looked.
+        let deadline = Instant::now() + MOUNT_DEADLINE;
+        let status = loop {
+            match command.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) if Instant::now() < deadline => thread::sleep(POLL),
+                Ok(None) => {
+                    let _ = command.kill();
+                    let _ = command.wait();
+                    let seconds = MOUNT_DEADLINE.as_secs();
+                    return Err(mount.failed(source, &format!("no answer within {seconds} s")));
+                }
+                Err(error) => return Err(mount.failed(source, &error.to_string())),
+            }
+        };
+        if !status.success() {
+            let said = fs::read(log).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let line = said.lines().rfind(|line| !line.trim().is_empty());
+            let reason = line.map_or(format!("the command ended with {status}"), |line| {
+                line.trim_start_matches("dotlockfs: ").to_owned()
+            });
+            return Err(mount.failed(source, &reason));
+        }
+        if !is_mounted(point) {
+            return Err(mount.failed(source, "the command succeeded, but nothing is mounted"));
+        }
+        Ok(mount)
+    }
+
+    fn failed(&self, source: &Path, reason: &str) -> Failure {
+        Failure::Failed(format!(
+            "cannot mount {} at {}: {reason}",
+            source.display(),
+            self.point.display()
+        ))
+    }
+
+    /// Unmounts, patiently at first: what was just killed may still be letting go of its files.
+    fn unmount(&self) {
+        let deadline = Instant::now() + UNMOUNT_DEADLINE;
+        while is_mounted(&self.point) {
+            let patient = Instant::now() < deadline;
+            run_unmount(&self.point, !patient);
+            if !patient {
+                break;
+            }
+            thread::sleep(POLL);
+        }
+        if is_mounted(&self.point) {
+            let point = self.point.display();
+            eprintln!("dotlockfs: {point} is still mounted; try `umount -l {point}`");
+        }
+    }
+
+    /// Waits for the daemon to end: it tidies SOURCE up, which is about to be removed.
+    fn await_daemon(&self) {
+        let deadline = Instant::now() + UNMOUNT_DEADLINE;
+        while let Some(pid) = process_that_names(&self.point) {
+            if Instant::now() > deadline {
+                let point = self.point.display();
+                eprintln!("dotlockfs: process {pid}, which served {point}, has not ended");
+                return;
+            }
+            thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.unmount();
+        self.await_daemon();
+    }
+}
+
+/// Whether something is mounted at this canonical path. Asks the kernel's table, not the path
+/// itself, since a mount whose daemon hangs would not answer.
+pub fn is_mounted(point: &Path) -> bool {
+    mount_table().iter().any(|(mounted, _)| mounted == point)
+}
+
+/// The type of the file system that holds this canonical path, such as "ext4" or "nfs4".
+pub fn file_system_of(path: &Path) -> Option<String> {
+    mount_table()
+        .into_iter()
+        .filter(|(mounted, _)| path.starts_with(mounted))
+        // The last of the longest: a later mount at the same place covers an earlier one.
+        .max_by_key(|(mounted, _)| mounted.as_os_str().len())
+        .map(|(_, kind)| kind)
+}
+
+/// Mount points and file system types, in the order in which they were mounted.
+fn mount_table() -> Vec<(PathBuf, String)> {
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table
+        .split(|&byte| byte == b'\n')
+        .filter_map(parse_mount)
+        .collect()
+}
+
+/// Reads one line of mountinfo: the mount point is its fifth field, the type follows a lone "-".
+fn parse_mount(line: &[u8]) -> Option<(PathBuf, String)> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let point = fields.nth(4)?;
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let kind = String::from_utf8_lossy(kind).into_owned();
+    Some((
+        PathBuf::from(std::ffi::OsString::from_vec(unescape(point))),
+        kind,
+    ))
+}
+
+/// Undoes the kernel's escapes in mountinfo: a backslash and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = (first == b'\\')
+            .then(|| std::str::from_utf8(tail.get(..3)?).ok())
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        plain.push(code.unwrap_or(first));
+        rest = if code.is_some() { &tail[3..] } else { tail };
+    }
+    plain
+}
+
+/// Runs the first command that exists here and unmounts.
+fn run_unmount(point: &Path, lazy: bool) {
+    let umount: (&str, &[&str]) = ("umount", if lazy { &["-l"] } else { &[] });
+    let fusermount: &[&str] = if lazy { &["-u", "-z"] } else { &["-u"] };
+    let mut commands = vec![
+        umount,
+        ("fusermount3", fusermount),
+        ("fusermount", fusermount),
+    ];
+    if !is_root() {
+        // umount(8) refuses a user's FUSE mount, in words that would mislead.
+        commands.rotate_left(1);
+    }
+    for (name, flags) in commands {
+        let run = Command::new(name)
+            .args(flags)
+            .arg(point)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .status();
+        if run.is_ok_and(|status| status.success()) {
+            return;
+        }
+    }
+}
+
+/// A process that has this very path as one of its arguments; zombies have none.
+fn process_that_names(point: &Path) -> Option<u32> {
+    let processes = fs::read_dir("/proc").ok()?;
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(|pid| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments
+                .split(|&byte| byte == 0)
+                .any(|argument| argument == point.as_os_str().as_bytes())
+        })
+}
+
+/// Whether this process runs as root: /proc/self belongs to the effective user.
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
+}
+
+fn find_in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_gives_its_mount_point_and_type() {
+        let line = br"36 35 98:0 /m /mnt/two\040words rw,noatime master:1 - fuse.x /dev/r rw,e=\";
+        let (point, kind) = parse_mount(line).unwrap();
+        assert_eq!(point, Path::new("/mnt/two words"));
+        assert_eq!(kind, "fuse.x");
+        assert_eq!(parse_mount(b""), None);
+    }
+
+    #[test]
+    fn only_whole_escapes_are_undone() {
+        assert_eq!(unescape(br"a\134b\04"), br"a\b\04");
+    }
+
+    #[test]
+    fn the_root_is_mounted_and_a_fresh_directory_is_not() {
+        assert!(is_mounted(Path::new("/")));
+        let fresh = tempfile::tempdir().unwrap();
+        let fresh = fresh.path().canonicalize().unwrap();
+        assert!(!is_mounted(&fresh));
+        assert!(file_system_of(&fresh).is_some());
+    }
+}

@@ -1,0 +1,114 @@
+//! The command line: what can be asked for, and the dispatch to one module for each subcommand.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub mod check_config;
+pub mod demo;
+pub mod mount;
+
+/// Mount a directory so that programs on many hosts update its files safely, even on NFS.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dotlockfs",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  \
+        dotlockfs /net/data /srv/data       mount /net/data, guarded, at /srv/data\n  \
+        dotlockfs /net/data /net/data       mount a directory over itself\n  \
+        umount /srv/data                    end it (fusermount3 -u without root)\n  \
+        dotlockfs demo                      see what it does, without any set-up"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    mount: Option<MountArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show, with real processes on this machine, what is lost without dotlockfs and kept with it
+    Demo(DemoArgs),
+    /// Check a rule file and say in words what each rule does
+    CheckConfig(CheckConfigArgs),
+}
+
+/// Arguments of the mount itself, the default command.
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// The directory to guard, most often on NFS
+    pub source: PathBuf,
+    /// Where the guarded view appears; may be SOURCE itself
+    pub mountpoint: PathBuf,
+    /// Mount options, separated by commas: allow_other, ro, guard=GLOB[:GLOB...], and those of mount(8)
+    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Rule file to use in place of SOURCE/.dotlockfs.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Stay in the foreground and log to standard error
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// How much to log: error, warn, info, debug or trace; RUST_LOG overrides it
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: log::LevelFilter,
+    /// Threads that read requests from the kernel
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub threads: u16,
+}
+
+/// Arguments of `dotlockfs demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Lines that each of the four processes appends in each run
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub records: u32,
+    /// Keep the directory with the files that were written
+    #[arg(long)]
+    pub keep: bool,
+    /// Work in a new directory inside DIR, on an NFS mount for example, not in the temporary one
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Be one of the demo's own writing processes: its number
+    #[arg(long, hide = true, requires = "writer_file")]
+    pub writer: Option<u32>,
+    /// Be one of the demo's own writing processes: the file to append to
+    #[arg(long, hide = true, requires = "writer")]
+    pub writer_file: Option<PathBuf>,
+}
+
+/// Arguments of `dotlockfs check-config`.
+#[derive(Debug, Args)]
+pub struct CheckConfigArgs {
+    /// The rule file, or a directory that holds a .dotlockfs.toml
+    #[arg(default_value = ".dotlockfs.toml")]
+    pub file: PathBuf,
+    /// Say which rule applies to this path (relative to the root of the mount); may be repeated
+    #[arg(long = "path", value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Runs the command and gives the exit status of the process: 0 for success, 1 for a failure
+/// that was reported, 2 for arguments that could not be understood.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match (cli.command, cli.mount) {
+        (Some(Command::Demo(args)), _) => demo::run(&args),
+        (Some(Command::CheckConfig(args)), _) => check_config::run(&args),
+        (None, Some(args)) => mount::run(args),
+        (None, None) => unreachable!("clap asks for SOURCE and MOUNTPOINT"),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("dotlockfs: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Reading directories. Positions are those of the file system below, so they stay right while
+//! entries come and go.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{
+    FileHandle, FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, Request,
+};
+use parking_lot::Mutex;
+
+use super::Overlay;
+use super::attr::{entry_attr, file_attr, file_type};
+use super::handles::{Handle, Open};
+use super::nodes::Node;
+use crate::backing::{Caller, proc_path};
+use crate::lock::names::is_hidden;
+use crate::lock::{self, Owner};
+use crate::sys;
+use crate::sys::dirents;
+use crate::sys::fs::Stat;
+
+/// An open directory.
+#[derive(Debug)]
+pub struct DirStream {
+    fd: Arc<OwnedFd>,
+    state: Mutex<State>,
+}
+
+/// What has been read ahead.
+#[derive(Debug, Default)]
+struct State {
+    buffer: Vec<u8>,
+    /// How much of the buffer has been handed over.
+    used: usize,
+    /// The position behind what has been handed over.
+    position: u64,
+}
+
+impl DirStream {
+    /// A stream that begins at the beginning of the directory.
+    pub fn new(fd: OwnedFd) -> DirStream {
+        DirStream {
+            fd: Arc::new(fd),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The descriptor below.
+    pub fn fd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
+    /// Hands the entries from `position` on to `take`, until it refuses one (`false`) or the
+    /// directory ends.
+    fn read(
+        &self,
+        position: u64,
+        mut take: impl FnMut(&dirents::Entry<'_>) -> bool,
+    ) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let State {
+            buffer,
+            used,
+            position: at,
+        } = &mut *state;
+        if position != *at || position == 0 {
+            sys::fs::lseek(&*self.fd, position as i64, libc::SEEK_SET)?;
+            buffer.clear();
+            *used = 0;
+            *at = position;
+        }
+        loop {
+            for entry in dirents::entries(&buffer[*used..]) {
+                if !is_of_protocol(&self.fd, entry.name) && !take(&entry) {
+                    return Ok(());
+                }
+                *used += entry.len;
+                *at = entry.next;
+            }
+            buffer.resize(32 * 1024, 0);
+            *used = 0;
+            let len = sys::fs::getdents(&*self.fd, buffer)?;
+            buffer.truncate(len);
+            if len == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The type behind `d_type`; `None` where the file system does not tell.
+fn entry_type(kind: u8) -> Option<FileType> {
+    // DT_* are the S_IFMT bits, shifted (inode(7), readdir(3)).
+    (kind != libc::DT_UNKNOWN).then(|| file_type(u32::from(kind) << 12))
+}
+
+impl Overlay {
+    pub(super) fn open_dir(&self, req: &Request, ino: INodeNo) -> io::Result<u64> {
+        let node = self.nodes.get(ino.0)?;
+        let _assumed = self.assume(req)?;
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        // By way of /proc: "." would take the right to search the directory, not only to read it.
+        let dir = node.reach()?;
+        let fd = sys::fs::openat(&*dir, &proc_path(&*dir), flags, 0)?;
+        let open = Open::Dir(DirStream::new(fd));
+        Ok(self.handles.insert(Handle::new(node, flags, open)))
+    }
+
+    pub(super) fn read_dir(
+        &self,
+        req: &Request,
+        fh: FileHandle,
+        position: u64,
+        reply: &mut ReplyDirectory,
+    ) -> io::Result<()> {
+        let _assumed = self.assume(req)?;
+        let handle = self.handles.get(fh.0)?;
+        let Open::Dir(stream) = &handle.open else {
+            return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+        };
+        stream.read(position, |entry| {
+            let kind = entry_type(entry.kind).unwrap_or_else(|| self.kind_of(stream, entry.name));
+            let name = OsStr::from_bytes(entry.name);
+            !reply.add(INodeNo(entry.ino), entry.next, kind, name)
+        })
+    }
+
+    pub(super) fn read_dir_plus(
+        &self,
+        req: &Request,
+        fh: FileHandle,
+        position: u64,
+        reply: &mut ReplyDirectoryPlus,
+    ) -> io::Result<()> {
+        let handle = self.handles.get(fh.0)?;
+        let Open::Dir(stream) = &handle.open else {
+            return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+        };
+        let caller = self.caller(req);
+        let mut first = true;
+        stream.read(position, |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            let mut add = |ttl: Duration, attr, generation| {
+                reply.add(
+                    INodeNo(entry.ino),
+                    entry.next,
+                    name,
+                    &ttl,
+                    &attr,
+                    Generation(generation),
+                )
+            };
+            if entry.name == b"." || entry.name == b".." {
+                // The kernel looks at the number and the type of these two only.
+                let kind = FileType::Directory;
+                first = false;
+                return !add(Duration::ZERO, entry_attr(entry.ino, kind), 0);
+            }
+            let (found, ttl) = self.find_listed(&caller, &handle.node, name);
+            let Ok((node, stat)) = found else {
+                // It was removed meanwhile.
+                return true;
+            };
+            // The kernel shows the node id as the inode number here. It takes the rest of the
+            // directory without attributes, that is, with the true number.
+            let full = (node.id != stat.ino && !first)
+                || add(ttl, file_attr(&stat, node.id), node.generation);
+            first = false;
+            if full {
+                self.nodes.forget(node.id, 1);
+            }
+            !full
+        })
+    }
+
+    /// Finds an entry of a listing, and tells how long the kernel may use it. Who may read a
+    /// directory, but not search it, sees the names all the same.
+    fn find_listed(
+        &self,
+        caller: &Caller,
+        dir: &Arc<Node>,
+        name: &OsStr,
+    ) -> (io::Result<(Arc<Node>, Stat)>, Duration) {
+        let assumed = self.credentials.assume(caller);
+        match assumed.and_then(|_assumed| self.find(dir, name, false)) {
+            Ok((node, stat)) => {
+                let (ttl, _) = self.lifetimes(dir, &node);
+                (Ok((node, stat)), ttl)
+            }
+            Err(_) => (self.find(dir, name, false), Duration::ZERO),
+        }
+    }
+
+    /// The type of a name, where the directory does not tell.
+    fn kind_of(&self, stream: &DirStream, name: &[u8]) -> FileType {
+        sys::c_name(OsStr::from_bytes(name))
+            .and_then(|name| sys::fs::statx(&*stream.fd, &name, 0))
+            .map_or(FileType::RegularFile, |stat| file_type(stat.mode))
+    }
+
+    /// Removes a directory.
+    pub(super) fn remove_dir(
+        self: &Arc<Self>,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: Reply,
+    ) {
+        let (parent, c_name) = match self.name_to_use(parent, name) {
+            Ok(names) => names,
+            Err(error) => return reply(Err(error)),
+        };
+        let overlay = Arc::clone(self);
+        let attempt = move |parent: &Arc<Node>, name: &CStr| {
+            sys::fs::unlinkat(&*parent.reach()?, name, libc::AT_REMOVEDIR)?;
+            overlay.note_no_lock_file(parent, OsStr::from_bytes(name.to_bytes()));
+            Ok(())
+        };
+        let vacate = Vacate {
+            caller: self.caller(req),
+            parent,
+            name: c_name,
+            attempt: Box::new(attempt),
+        };
+        vacate.run(self, reply);
+    }
+}
+
+/// Gets the result of a call that may have had to wait.
+pub(super) type Reply = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Takes the directory above, and the name in it.
+pub(super) type Attempt = Box<dyn Fn(&Arc<Node>, &CStr) -> io::Result<()> + Send>;
+
+/// A call that removes an empty directory, or puts another in its place. What the lock protocol
+/// has left in it does not count as its contents.
+pub(super) struct Vacate {
+    pub caller: Caller,
+    /// Where the directory is that must be empty.
+    pub parent: Arc<Node>,
+    pub name: CString,
+    /// The call itself, with the two fields before.
+    pub attempt: Attempt,
+}
+
+impl Vacate {
+    pub(super) fn run(self, overlay: &Arc<Overlay>, reply: Reply) {
+        let result = (|| {
+            let _assumed = overlay.credentials.assume(&self.caller)?;
+            let error = match (self.attempt)(&self.parent, &self.name) {
+                Err(error) if is_not_empty(&error) => error,
+                other => return other.map(|()| None),
+            };
+            let dir = self.parent.reach()?;
+            let stat = sys::fs::statx(&*dir, &self.name, 0)?;
+            if !stat.is_dir() {
+                return Err(error);
+            }
+            let Some(hidden) = only_hidden(&dir, &self.name)? else {
+                return Err(error);
+            };
+            if let Some(busy) = overlay.guards.busy_in(stat.into()) {
+                if busy.is_held() {
+                    // It has a lock, or a file that is being updated, though that has no name.
+                    return Err(error);
+                }
+                return Ok(Some(busy));
+            }
+            let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+            let emptied = sys::fs::openat(&*dir, &self.name, flags, 0)?;
+            for name in hidden {
+                match sys::fs::unlinkat(&emptied, &name, 0) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            (self.attempt)(&self.parent, &self.name).map(|()| None)
+        })();
+        match result {
+            Ok(None) => reply(Ok(())),
+            // A file in it was appended to a moment ago; the lock is about to be given back.
+            Ok(Some(busy)) => {
+                let overlay = Arc::clone(overlay);
+                busy.when_idle(Box::new(move || self.run(&overlay, reply)));
+            }
+            Err(error) => reply(Err(error)),
+        }
+    }
+}
+
+fn is_not_empty(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST))
+}
+
+/// The protocol's names in a directory that holds nothing else and is about to be removed, the
+/// ends of turns last; `None` where it holds more. The numbers of turns start again only in
+/// another directory: a late call names its directory by a handle, and finds this one gone.
+fn only_hidden(parent: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<CString>>> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let dir = sys::fs::openat(parent, name, flags, 0)?;
+    sys::fs::statx(&dir, c"", libc::AT_STATX_FORCE_SYNC)?;
+    let mut hidden = Vec::new();
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let len = sys::fs::getdents(&dir, &mut buffer)?;
+        if len == 0 {
+            break;
+        }
+        for entry in dirents::entries(&buffer[..len]) {
+            match entry.name {
+                b"." | b".." => {}
+                name if is_of_protocol(&dir, name) => {
+                    hidden.push(sys::c_name(OsStr::from_bytes(name))?);
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+    hidden.sort_by_key(|name| lock::names::is_end(name.as_bytes()));
+    Ok(Some(hidden))
+}
+
+/// Whether a name in a directory is there for the lock protocol only: one of its hidden names, or
+/// an `X.lock` that is another name of a claim.
+pub(super) fn is_of_protocol(dir: &OwnedFd, name: &[u8]) -> bool {
+    if is_hidden(name) {
+        return true;
+    }
+    if !name.ends_with(b".lock") {
+        return false;
+    }
+    let owned = || {
+        let name = sys::c_name(OsStr::from_bytes(name))?;
+        let stat = sys::fs::statx(dir, &name, 0)?;
+        if !stat.is_file() || stat.nlink < 2 {
+            return Ok(false);
+        }
+        let text = lock::directory::read_record(dir, &name)?;
+        Ok::<_, io::Error>(Owner::parse(&text).is_some())
+    };
+    // One that is gone by now was there for the moment of a turn, or might as well have been.
+    owned().unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound)
+}

@@ -1,0 +1,205 @@
+//! Private copies: with `update = "atomic"` a program works on a copy that is renamed over the
+//! file at the last close, so that nobody ever sees half an update.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::backing::{Caller, Credentials, proc_path};
+use crate::guard::{Guard, Target};
+use crate::lock::LockNames;
+use crate::sys;
+use crate::sys::fs::Stat;
+
+/// As much of a file as is copied at a time where the file system has no way of its own.
+const PIECE: usize = 1024 * 1024;
+/// The longest value of an extended attribute (`XATTR_SIZE_MAX` of linux/limits.h).
+const XATTR_SIZE_MAX: usize = 65536;
+
+/// A file of the program's own, beside the guarded one, under a name that listings hide. It is
+/// removed when this is dropped, unless it has been put in its place.
+#[derive(Debug)]
+pub struct Private {
+    guard: Arc<Guard>,
+    dir: Arc<OwnedFd>,
+    name: CString,
+    /// As whom it was made.
+    caller: Caller,
+    credentials: Arc<Credentials>,
+    /// The update must not be put in its place.
+    failed: AtomicBool,
+    /// The program that closed it last was killed.
+    killed: AtomicBool,
+    /// It was renamed, or removed.
+    gone: AtomicBool,
+}
+
+impl Private {
+    /// The name of a copy that is yet to be made, of the file that `guard` guards in `dir`.
+    pub fn new_file(
+        guard: &Arc<Guard>,
+        dir: Arc<OwnedFd>,
+        credentials: &Arc<Credentials>,
+        caller: &Caller,
+    ) -> Private {
+        Private {
+            guard: Arc::clone(guard),
+            dir,
+            name: LockNames::new(&guard.key().name).stage(rand::random()),
+            caller: caller.clone(),
+            credentials: Arc::clone(credentials),
+            failed: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Copies the guarded file, with owner, mode and extended attributes (access control lists
+    /// are such), as `caller`, whose credentials are in force; the copy is opened with `flags`.
+    ///
+    /// # Errors
+    /// Those of the file system; `EPERM` where the copy cannot get the owner of the file, `EACCES`
+    /// where the caller may not read the file.
+    pub fn copy_of(
+        guard: &Arc<Guard>,
+        dir: Arc<OwnedFd>,
+        original: &Target,
+        flags: i32,
+        credentials: &Arc<Credentials>,
+        caller: &Caller,
+    ) -> io::Result<(Private, Target)> {
+        let private = Private::new_file(guard, dir, credentials, caller);
+        let stat = sys::fs::statx(&*original.fd, c"", libc::AT_STATX_FORCE_SYNC)?;
+        let new = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let copy = sys::fs::openat(&*private.dir, &private.name, new, 0o600)?;
+        // Who may write a file may not always read it, and then gets no copy of it.
+        let path = proc_path(&*original.fd);
+        let read = libc::O_RDONLY | (flags & libc::O_DIRECT);
+        let source = sys::fs::openat(&*original.fd, &path, read, 0)?;
+        copy_data(&source, &copy)?;
+        let attributes = {
+            let _own = (caller.uid != credentials.own().uid)
+                .then(|| credentials.assume(credentials.own()))
+                .transpose()?;
+            copy_attributes(&source, &copy, &stat)
+        };
+        attributes.or_else(|_| copy_attributes(&source, &copy, &stat))?;
+        let id = sys::fs::statx(&copy, c"", 0)?.into();
+        let target = Target {
+            fd: Arc::new(copy),
+            id,
+        };
+        Ok((private, target))
+    }
+
+    /// Its name in the directory.
+    pub fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    /// The update must not be put in its place: it could not be written, or the program was
+    /// killed in the middle of it.
+    pub fn abandon(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Whether it must not be put in its place.
+    pub fn is_abandoned(&self) -> bool {
+        self.failed.load(Ordering::Acquire) || self.killed.load(Ordering::Acquire)
+    }
+
+    /// The program that has closed it was killed by a signal, or was not, or goes on writing.
+    pub fn set_killed(&self, killed: bool) {
+        self.killed.store(killed, Ordering::Release);
+    }
+
+    /// The directory it is in.
+    pub fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    /// It has been renamed.
+    pub fn published(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Removes it, if it is still there.
+    pub fn discard(&self) {
+        if self.gone.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let remove = || {
+            let _assumed = self.credentials.assume(&self.caller)?;
+            sys::fs::unlinkat(&*self.dir, &self.name, 0)
+        };
+        if let Err(error) = remove()
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!(
+                "{}: could not remove a copy that is not needed: {error}",
+                self.guard.label()
+            );
+        }
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+fn copy_data(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let mut offset = 0;
+    loop {
+        match sys::fs::copy_file_range(from, offset, to, offset, 1 << 30) {
+            Ok(0) => break,
+            Ok(len) => offset += len as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Not on this file system; what is left goes through our memory.
+            Err(_) => break,
+        }
+    }
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let len = sys::fs::pread(from, &mut buffer, offset)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < len {
+            done += sys::fs::pwrite(to, &buffer[done..len], offset + done as u64)?;
+        }
+        offset += len as u64;
+    }
+}
+
+fn copy_attributes(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    let now = sys::fs::statx(to, c"", 0)?;
+    if (now.uid, now.gid) != (stat.uid, stat.gid) {
+        sys::fs::chown(to, stat.uid, stat.gid)?;
+    }
+    sys::fs::chmod(&proc_path(to), stat.mode & 0o7777)?;
+    let (from, to) = (proc_path(from), proc_path(to));
+    let mut names = vec![0; XATTR_SIZE_MAX];
+    let len = match sys::fs::listxattr(&from, &mut names) {
+        Ok(len) => len,
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for name in names[..len].split_inclusive(|byte| *byte == 0) {
+        let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
+        let mut value = vec![0; XATTR_SIZE_MAX];
+        let copied = sys::fs::getxattr(&from, name, &mut value)
+            .and_then(|len| sys::fs::setxattr(&to, name, &value[..len], 0));
+        match copied {
+            // Labels of security modules come with the new file.
+            Err(_) if name.to_bytes().starts_with(b"security.") => {}
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}

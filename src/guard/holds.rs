@@ -1,0 +1,398 @@
+//! Locks that outlast one job: a turn is kept for as long as somebody holds it.
+//!
+//! An update in place holds the lock from open to the last close, an advisory lock until it is
+//! let go. Meanwhile the worker keeps the turn alive, and does what does not stand against what
+//! is held: the work of the holders themselves and of their families (see [`super::family`]).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::family::{Line, is_single_threaded, related};
+use super::locks::Lock;
+use super::queue::{Guard, Job, Queue, Waiter, Work};
+use super::shift;
+use crate::sys::process::boottime;
+
+/// How long a call must have waited before it is asked whether its wait can ever end.
+const PERHAPS_FOR_EVER: Duration = Duration::from_millis(100);
+
+/// How long it takes at the most from a close to the news that it was the last, on a busy machine.
+const TO_CLOSE: Duration = Duration::from_secs(2);
+/// The same if it was not the holder that has closed it, but a child, say, that had inherited the
+/// descriptor: then it was hardly the last.
+const TO_CLOSE_PERHAPS: Duration = Duration::from_millis(200);
+/// How long others on this host are held up, once those who hold the lock have had it for as long
+/// as is fair to other hosts: perhaps it comes to its end. But nobody waits for a lock that is not
+/// in the way.
+const HELD_UP: Duration = Duration::from_secs(1);
+
+/// Keeps the lock until it is dropped.
+#[derive(Debug)]
+pub struct Hold {
+    guard: Arc<Guard>,
+    entry: Arc<Entry>,
+}
+
+/// What is known of a hold.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The process that holds it, and those above it.
+    line: Line,
+    /// The lock was lost: another host has it.
+    lost: AtomicBool,
+    /// There is no turn: the program has made a lock file.
+    under_a_lock_file: bool,
+    /// The program has closed what may be its last descriptor: until when that must be known, and
+    /// whether an update is to be put in its place then.
+    closing: Mutex<Option<(Duration, bool)>>,
+}
+
+impl Entry {
+    /// Whether it may be about to end; and if `publishing` is set, with an update.
+    fn is_closing(&self, publishing: bool) -> bool {
+        self.closing
+            .lock()
+            .is_some_and(|(until, publishes)| boottime() < until && (publishes || !publishing))
+    }
+}
+
+impl Hold {
+    /// Whether another host has ended our turn, so that nothing more may be written.
+    pub fn is_lost(&self) -> bool {
+        self.entry.lost.load(Ordering::Acquire)
+    }
+
+    /// The process `pid` has closed a descriptor. If that was the last, the lock is about to be let
+    /// go: the kernel tells of the last close only after the program goes on. With `publishes` its
+    /// update is about to be put in its place, and whoever looks at the file now waits for that.
+    pub fn set_closing(&self, pid: u32, publishes: bool) {
+        let patience = if pid == self.pid() {
+            TO_CLOSE
+        } else {
+            TO_CLOSE_PERHAPS
+        };
+        *self.entry.closing.lock() = Some((boottime() + patience, publishes));
+    }
+
+    /// The program goes on writing.
+    pub fn set_not_closing(&self) {
+        *self.entry.closing.lock() = None;
+    }
+
+    /// Whether the program has closed a descriptor, and not gone on writing since.
+    pub fn was_closed(&self) -> bool {
+        self.entry.closing.lock().is_some()
+    }
+
+    /// Whether the program that holds it has locked the file by a lock file of its own.
+    pub fn is_under_a_lock_file(&self) -> bool {
+        self.entry.under_a_lock_file
+    }
+
+    /// The process that holds it; 0 where that is not known.
+    pub fn pid(&self) -> u32 {
+        self.entry.line.pid
+    }
+
+    /// The guard whose lock it is.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut queue = self.guard.queue.lock();
+        queue.holds.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+        drop(queue);
+        self.guard.arrived.notify_one();
+        self.guard.leave();
+    }
+}
+
+impl Queue {
+    /// Whether something outlasts the job that has brought it.
+    pub(super) fn is_held(&self) -> bool {
+        !self.holds.is_empty() || !self.locks.is_empty()
+    }
+
+    /// The processes that hold the lock.
+    pub(super) fn holders(&self) -> HashSet<u32> {
+        let holds = self.holds.iter().map(|entry| entry.line.pid);
+        let locks = self.locks.iter().map(|lock| lock.holder.pid);
+        holds.chain(locks).collect()
+    }
+
+    /// Whether an update may be about to be put in its place.
+    pub(super) fn is_closing(&self) -> bool {
+        self.holds.iter().any(|entry| entry.is_closing(true))
+    }
+
+    /// Whose locks stand in the way of a job, on this host. `None`: nobody's.
+    fn in_the_way(&self, job: &Job) -> Option<HashSet<u32>> {
+        if !self.is_held() {
+            return None;
+        }
+        match &job.work {
+            // On a local disk, too, an advisory lock keeps out only those who ask for it.
+            Work::Append { .. } | Work::Write(_) => self.strangers_that_hold(job),
+            Work::Lock(request) => self.strangers_that_hold(job).or_else(|| {
+                // Who will not wait is refused at once, unless the other may be gone already.
+                let others: HashSet<u32> = self
+                    .conflicts(&request.lock)
+                    .filter(|lock| request.wait || self.closing.includes(lock.holder.owner))
+                    .map(|lock| lock.holder.pid)
+                    .collect();
+                (!others.is_empty()).then_some(others)
+            }),
+            Work::Alone(_) => {
+                let locks = self.locks.iter().map(|lock| lock.holder.pid);
+                let pid = job.pid();
+                let strangers: HashSet<u32> = locks.filter(|other| !related(pid, *other)).collect();
+                self.strangers_that_hold(job)
+                    .or_else(|| (!strangers.is_empty()).then_some(strangers))
+            }
+            Work::MakeLock(_) | Work::Look(_) => None,
+        }
+    }
+
+    /// Who has the file locked for longer, and does not belong with the process.
+    fn strangers_that_hold(&self, job: &Job) -> Option<HashSet<u32>> {
+        if self.holds.is_empty() {
+            return None;
+        }
+        let line = job.line();
+        let strangers: HashSet<u32> = self
+            .holds
+            .iter()
+            .filter(|entry| !entry.line.is_related(line))
+            .map(|entry| entry.line.pid)
+            .collect();
+        (!strangers.is_empty()).then_some(strangers)
+    }
+
+    /// Whether all that is held is held by the family of who waits for the job.
+    pub(super) fn holds_all(&self, job: &Job) -> bool {
+        let pid = job.pid();
+        self.is_held()
+            && self
+                .holders()
+                .into_iter()
+                .all(|holder| related(pid, holder))
+    }
+
+    /// The locks in the way of another.
+    pub(super) fn conflicts(&self, wanted: &Lock) -> impl Iterator<Item = &Lock> {
+        self.locks
+            .in_the_way(&wanted.holder, wanted.range, wanted.kind)
+    }
+
+    /// Whether a job may be done while the turn is ours. Once the turn has lasted as long as is
+    /// fair to other hosts, those who hold something come first, so that they come to their end.
+    pub(super) fn admits(&self, job: &Job, tired: bool) -> bool {
+        if !self.is_held() {
+            // A lock file is made in a turn of its own.
+            return !matches!(job.work, Work::MakeLock(_));
+        }
+        if self.is_closing() && matches!(job.work, Work::Alone(_) | Work::Look(_)) {
+            return false;
+        }
+        // Our own lock file would be in its way.
+        let is_ending = || self.holds.iter().any(|entry| entry.is_closing(false));
+        if matches!(job.work, Work::MakeLock(_)) && is_ending() {
+            return false;
+        }
+        if self.in_the_way(job).is_some() {
+            return false;
+        }
+        if !tired || boottime().saturating_sub(job.queued) >= HELD_UP {
+            return true;
+        }
+        let will_not_wait = matches!(&job.work, Work::Lock(request) if !request.wait);
+        let pid = job.pid();
+        will_not_wait
+            || self
+                .holders()
+                .into_iter()
+                .any(|holder| related(pid, holder))
+    }
+
+    /// The first job that may be done.
+    pub(super) fn first_admitted(&self, tired: bool) -> Option<usize> {
+        self.jobs.iter().position(|job| self.admits(job, tired))
+    }
+}
+
+impl Guard {
+    /// Keeps the lock for the process `pid`. Only while the lock is held: in the work of a job.
+    pub fn hold(self: &Arc<Self>, pid: u32) -> Hold {
+        let line = Line::of(pid);
+        let mut queue = self.queue.lock();
+        let entry = Arc::new(Entry {
+            line,
+            lost: AtomicBool::new(false),
+            under_a_lock_file: queue.under_a_lock_file,
+            closing: Mutex::new(None),
+        });
+        if !queue.under_a_lock_file {
+            queue.holds.push(Arc::clone(&entry));
+        }
+        drop(queue);
+        self.enter();
+        Hold {
+            guard: Arc::clone(self),
+            entry,
+        }
+    }
+
+    /// Whether something is held that outlasts the job that has brought it.
+    pub fn is_held(&self) -> bool {
+        self.queue.lock().is_held()
+    }
+
+    /// Calls `look`, which looks at what the name refers to: at once, or, if an update is about to
+    /// be put in its place, after that.
+    pub fn after_closing(self: &Arc<Self>, waiter: &Waiter, look: Box<dyn FnOnce() + Send>) {
+        if self.queue.lock().is_closing() {
+            self.submit(Job::new(Work::Look(look), waiter.clone()));
+        } else {
+            look();
+        }
+    }
+
+    /// The turn was lost while it was held.
+    pub(super) fn lose(&self) {
+        let mut queue = self.queue.lock();
+        for entry in queue.holds.drain(..) {
+            entry.lost.store(true, Ordering::Release);
+        }
+        queue.locks = super::locks::Table::default();
+    }
+
+    /// For messages: who keeps others waiting on this host.
+    pub(super) fn describe_holders(&self) -> String {
+        let mut pids: Vec<u32> = self.queue.lock().holders().into_iter().collect();
+        pids.sort_unstable();
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+        format!("this host, for process {}", pids.join(", "))
+    }
+}
+
+/// A process or, for fcntl locks, a table of open files: what waits, and what is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Party {
+    Process(u32),
+    Owner(u64),
+}
+
+/// Who waits for whom on this host.
+#[derive(Debug, Default)]
+struct Circles {
+    edges: HashMap<Party, HashSet<Party>>,
+    /// Where each has last begun to wait.
+    jobs: HashMap<Party, (Arc<Guard>, Duration, u64)>,
+}
+
+impl Circles {
+    fn of(guards: &[Arc<Guard>]) -> Circles {
+        let now = boottime();
+        let mut waits = Circles::default();
+        for guard in guards {
+            let queue = guard.queue.lock();
+            if !queue.is_held() {
+                continue;
+            }
+            for job in &queue.jobs {
+                if now.saturating_sub(job.queued) >= PERHAPS_FOR_EVER {
+                    waits.add(guard, &queue, job);
+                }
+            }
+        }
+        waits
+    }
+
+    fn add(&mut self, guard: &Arc<Guard>, queue: &Queue, job: &Job) {
+        // The system's own rule for fcntl locks goes by tables of open files, whatever the other
+        // threads of a process do.
+        if let Work::Lock(request) = &job.work
+            && let Some(owner) = request.deadlock_owner
+        {
+            let owners: HashSet<Party> = queue
+                .conflicts(&request.lock)
+                .map(|lock| Party::Owner(lock.holder.owner))
+                .collect();
+            self.insert(Party::Owner(owner), owners, guard, job);
+        }
+        let pid = job.pid();
+        // Nor does the system look for circles in other advisory locks.
+        let holders = match &job.work {
+            Work::Lock(_) => queue.strangers_that_hold(job),
+            _ => queue.in_the_way(job),
+        };
+        if let Some(others) = holders
+            && is_single_threaded(pid)
+        {
+            let others = others.into_iter().map(Party::Process).collect();
+            self.insert(Party::Process(pid), others, guard, job);
+        }
+    }
+
+    fn insert(&mut self, party: Party, others: HashSet<Party>, guard: &Arc<Guard>, job: &Job) {
+        self.edges.entry(party).or_default().extend(others);
+        self.jobs
+            .insert(party, (Arc::clone(guard), job.queued, job.number));
+    }
+
+    /// Whether a wait leads back to its beginning.
+    fn is_circle(&self, from: Party) -> bool {
+        let mut seen = HashSet::new();
+        let mut next: Vec<Party> = self
+            .edges
+            .get(&from)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        while let Some(party) = next.pop() {
+            if party == from {
+                return true;
+            }
+            if seen.insert(party) {
+                next.extend(self.edges.get(&party).into_iter().flatten());
+            }
+        }
+        false
+    }
+}
+
+/// Answers a wait that can never end, because those who are waited for wait themselves, with
+/// `EDEADLK`: the one of a circle that began last.
+pub(super) fn end_circles(guards: &[Arc<Guard>]) {
+    loop {
+        let waits = Circles::of(guards);
+        let last = waits
+            .jobs
+            .iter()
+            .filter(|(party, _)| waits.is_circle(**party))
+            .max_by_key(|(_, (_, queued, number))| (*queued, *number));
+        let Some((_, (guard, _, number))) = last else {
+            return;
+        };
+        for job in guard.take_jobs(|job| job.number == *number) {
+            log::warn!(
+                "{}: process {} waits for itself by way of others, and gets EDEADLK",
+                guard.label,
+                job.pid()
+            );
+            job.refuse(libc::EDEADLK);
+        }
+    }
+}
+
+/// How long a request that will not wait is kept, when another host has the lock: most turns are
+/// over in less, and were not taken for what the program asks about.
+pub const MOMENT: Duration = shift::LONGEST_TURN.saturating_add(Duration::from_millis(50));

@@ -1,0 +1,231 @@
+//! Guarded files: for each guarded name a queue of work, and a worker that takes the lock, does
+//! what is queued, and answers.
+//!
+//! A request that must wait for a lock is parked here with its reply, and the thread that
+//! brought it goes back to the kernel; else the request that would free the lock might find no
+//! thread. Nothing here knows FUSE: work arrives as bytes, closures and replies.
+//!
+//! [`queue`] holds what waits, [`shift`] the worker's run from taking a turn to ending it,
+//! [`append`] what is done with appends under a turn, [`records`] the holding back of unfinished
+//! records, [`signals`] how a waiting program is interrupted, [`stuck`] who must not wait, [`keeper`] what must be done later,
+//! [`locks`] who holds which advisory lock.
+
+pub mod append;
+pub mod dotlocks;
+pub mod family;
+pub mod file;
+pub mod holds;
+pub mod keeper;
+pub mod locks;
+pub mod pieces;
+pub mod queue;
+pub mod records;
+pub mod shift;
+pub mod signals;
+pub mod stuck;
+pub mod syscall;
+pub mod visible;
+pub mod workers;
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
+
+pub use append::AppendFile;
+pub use file::{GuardedFile, Target};
+pub use holds::Hold;
+pub use queue::{Guard, Job, LockRequest, Waiter, Work};
+
+use crate::backing::Credentials;
+use crate::config::Rule;
+use crate::lock::{Identity, Owner, RealDirectory};
+use crate::sys::process::boottime;
+
+/// What makes two guarded names the same: the directory, and the name in it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Device of the directory.
+    pub dev: u64,
+    /// Inode number of the directory.
+    pub ino: u64,
+    /// The name in it.
+    pub name: OsString,
+}
+
+impl Key {
+    /// The key of `name` in the directory that `dir` identifies.
+    pub fn new(dir: Identity, name: OsString) -> Key {
+        Key {
+            dev: dir.dev,
+            ino: dir.ino,
+            name,
+        }
+    }
+}
+
+/// What all guards of a mount share.
+#[derive(Debug)]
+pub struct Shared {
+    /// For calls in the name of the programs.
+    pub credentials: Arc<Credentials>,
+    /// Who we are, for claims.
+    pub owner: Arc<Owner>,
+    /// The largest write that the kernel hands over in one piece.
+    pub max_write: usize,
+    /// Threads for guards that have work.
+    pub workers: workers::Workers,
+    /// Work that falls due later.
+    pub keeper: keeper::Keeper,
+    /// The guards that are in use, or were until a moment ago.
+    by_key: DashMap<Key, Arc<Guard>>,
+    /// Lock files (`X.lock`) that programs have made, or opened for writing, through this mount.
+    dotlocks: dotlocks::Made,
+    /// Held while a file is written to on this host, under whichever name; spread over files by
+    /// their inode numbers.
+    writing: Box<[Mutex<()>]>,
+    /// Directories of guarded files, by device and inode number, with what their listings showed.
+    directories: DashMap<(u64, u64), Weak<RealDirectory>>,
+}
+
+/// How many files can be written to at the same time without one waiting for another by chance.
+const WRITING: usize = 1024;
+
+impl Shared {
+    fn writing(&self, file: Identity) -> &Mutex<()> {
+        &self.writing[(file.ino % WRITING as u64) as usize]
+    }
+}
+
+/// All guards of a mount.
+#[derive(Debug)]
+pub struct Guards {
+    shared: Arc<Shared>,
+}
+
+impl Guards {
+    /// No guards yet; they are made as files are opened.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn new(
+        credentials: Arc<Credentials>,
+        owner: Arc<Owner>,
+        max_write: usize,
+    ) -> std::io::Result<Guards> {
+        Ok(Guards {
+            shared: Arc::new(Shared {
+                by_key: DashMap::new(),
+                dotlocks: dotlocks::Made::default(),
+                writing: std::iter::repeat_with(Mutex::default)
+                    .take(WRITING)
+                    .collect(),
+                directories: DashMap::new(),
+                credentials,
+                owner,
+                max_write,
+                workers: workers::Workers::default(),
+                keeper: keeper::Keeper::start()?,
+            }),
+        })
+    }
+
+    /// The guard of a name, made where there is none; it counts one more user, who must call
+    /// [`Guard::leave`].
+    pub fn enter(
+        &self,
+        key: Key,
+        dir: Arc<OwnedFd>,
+        rule: &Arc<Rule>,
+        label: impl FnOnce() -> String,
+    ) -> Arc<Guard> {
+        let make = |key: &Key| {
+            let dir = self.directory(key, dir);
+            Guard::new(key, dir, rule, &label(), &self.shared)
+        };
+        match self.shared.by_key.entry(key) {
+            Entry::Occupied(mut entry) => {
+                if !entry.get().enter() {
+                    // It has just been retired, and must not be used again.
+                    let guard = make(entry.key());
+                    entry.insert(guard);
+                }
+                entry.get().clone()
+            }
+            Entry::Vacant(entry) => {
+                let guard = make(entry.key());
+                entry.insert(guard).clone()
+            }
+        }
+    }
+
+    fn directory(&self, key: &Key, fd: Arc<OwnedFd>) -> Arc<RealDirectory> {
+        let directories = &self.shared.directories;
+        if directories.len() > 1024 {
+            directories.retain(|_, dir| dir.strong_count() > 0);
+        }
+        let mut known = directories.entry((key.dev, key.ino)).or_default();
+        if let Some(dir) = known.upgrade() {
+            return dir;
+        }
+        let dir = Arc::new(RealDirectory::new(fd));
+        *known = Arc::downgrade(&dir);
+        dir
+    }
+
+    /// The guard of a name, if the name is in use.
+    pub fn find(&self, key: &Key) -> Option<Arc<Guard>> {
+        if self.shared.by_key.is_empty() {
+            return None;
+        }
+        self.shared.by_key.get(key).map(|guard| guard.clone())
+    }
+
+    /// The same, where the key is made only if any name is in use.
+    pub fn find_with(&self, key: impl FnOnce() -> Key) -> Option<Arc<Guard>> {
+        if self.shared.by_key.is_empty() {
+            return None;
+        }
+        self.find(&key())
+    }
+
+    /// The lock files that programs have made through this mount.
+    pub fn lock_files(&self) -> &dotlocks::Made {
+        &self.shared.dotlocks
+    }
+
+    /// A guard of a file in this directory that has something queued, or may hold a turn.
+    pub fn busy_in(&self, dir: Identity) -> Option<Arc<Guard>> {
+        self.shared
+            .by_key
+            .iter()
+            .find(|guard| {
+                (guard.key().dev, guard.key().ino) == (dir.dev, dir.ino) && guard.is_busy()
+            })
+            .map(|guard| Arc::clone(&guard))
+    }
+
+    /// Finishes all that is queued, for at most `limit`, gives every lock back and removes our
+    /// claims. Gives whether all was finished.
+    pub fn finish(&self, limit: Duration) -> bool {
+        let deadline = boottime() + limit;
+        let guards: Vec<Arc<Guard>> = self
+            .shared
+            .by_key
+            .iter()
+            .map(|entry| entry.clone())
+            .collect();
+        let mut finished = true;
+        for guard in &guards {
+            guard.let_all_go();
+        }
+        for guard in guards {
+            finished &= guard.finish(deadline);
+        }
+        finished
+    }
+}

@@ -1,0 +1,657 @@
+//! The guard of one name: what is queued on it, and how work gets in and out.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::append::{AppendFile, Held};
+use super::family::{self, Line};
+use super::holds::Entry;
+use super::locks::{Closing, Lock, Range, Space, Table};
+use super::signals::{self, Signals};
+use super::visible::Visible;
+use super::{Key, Shared};
+use crate::backing::Caller;
+use crate::backing::credentials::Assumed;
+use crate::config::{Replace, Rule};
+use crate::lock::turns::{Actor, KEEP_OLD};
+use crate::lock::{Directory, Identity, LockNames, RealDirectory, Turns};
+use crate::sys;
+use crate::sys::fs::{SetTime, Stat, openat};
+use crate::sys::process::boottime;
+
+/// A pause between two looks whether the server's clock has moved on; ticks are 1 to 10 ms.
+const TICK_PAUSE: Duration = Duration::from_millis(2);
+/// How long that is waited for at the most.
+const LONGEST_TICK: Duration = Duration::from_millis(100);
+
+/// The guard of one name in one directory.
+pub struct Guard {
+    /// For messages: the path below the root of the mount.
+    pub(super) label: String,
+    key: Key,
+    pub(super) name: CString,
+    pub(super) dir: Arc<RealDirectory>,
+    pub(super) rule: Arc<Rule>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Mutex<Queue>,
+    /// Signalled when work arrives.
+    pub(super) arrived: Condvar,
+    /// The protocol; whoever runs the guard has it.
+    pub(super) turns: Mutex<Turns>,
+    /// Whose credentials made the claims of each user.
+    pub(super) callers: Mutex<HashMap<u32, Caller>>,
+    /// Users who may write the file but not its directory: the lock is taken as the daemon.
+    pub(super) not_permitted: Mutex<HashSet<u32>>,
+    /// How much of the file readers on this mount may see.
+    pub visible: Visible,
+    /// Files that were written to and not shown yet, and from where on.
+    pub(super) changed: Mutex<Vec<(Arc<AppendFile>, u64)>>,
+    /// Readers on other hosts have been told that the file is being written to.
+    pub(super) announced: AtomicBool,
+    /// It has been said that the directory is not writable.
+    pub(super) warned: AtomicBool,
+    retired: AtomicBool,
+    replacing: Mutex<()>,
+    kept: Mutex<Vec<Kept>>,
+}
+
+/// A file that was replaced, and is there for a while yet for those who have it open.
+struct Kept {
+    name: CString,
+    since: Duration,
+    /// Who has replaced it.
+    by: Caller,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) jobs: VecDeque<Job>,
+    /// A worker runs, or will.
+    scheduled: bool,
+    /// Open files.
+    users: usize,
+    last_use: Duration,
+    /// What waits for the guard to be idle.
+    after: Vec<Box<dyn FnOnce() + Send>>,
+    /// Holds of the lock: the turn is kept until they are gone.
+    pub(super) holds: Vec<Arc<Entry>>,
+    /// Advisory locks of programs on this host; they keep the turn too.
+    pub(super) locks: Table,
+    /// Whose locks may be about to go.
+    pub(super) closing: Closing,
+    /// What is done now is done under a lock file that the program itself has made.
+    pub(super) under_a_lock_file: bool,
+    /// How many jobs there have been.
+    jobs_so_far: u64,
+}
+
+impl Queue {
+    /// Whether no program has had the file open for a while.
+    fn is_unused(&self) -> bool {
+        self.users == 0 && boottime() >= self.last_use + KEEP_OLD
+    }
+}
+
+/// Who waits for a job.
+#[derive(Debug, Clone)]
+pub struct Waiter {
+    /// For the lock, and for the permission to take it.
+    pub caller: Caller,
+    /// The waiting thread, or 0 where it is not known.
+    pub tid: u32,
+    /// The process, where it is not that of the thread.
+    pub process: Option<u32>,
+    /// How long it would wait before it fails with `EAGAIN`; `None`: as long as the rule says.
+    pub patience: Option<Duration>,
+}
+
+/// What is to be done under the lock.
+pub enum Work {
+    /// Append these bytes.
+    Append {
+        /// Through this open file.
+        file: Arc<AppendFile>,
+        /// What goes to the file.
+        data: Vec<u8>,
+        /// What it has done to what is held back.
+        held: Held,
+        /// Where the kernel believes that the piece goes, and its length as the program sees it.
+        /// The next piece of the same call follows there.
+        piece: (u64, usize),
+        /// Gets the number of bytes that the program has written.
+        reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
+    },
+    /// Take an advisory lock.
+    Lock(LockRequest),
+    /// Change the file where it is, as a program does that asks for no lock.
+    Write(Alone),
+    /// Anything else. Called with `Ok` under the lock, or with the error that prevented it.
+    Alone(Alone),
+    /// Look at what the name refers to, when no update is about to be put in its place.
+    Look(Box<dyn FnOnce() + Send>),
+    /// A program makes the lock file `X.lock` itself: done in a turn in which we have not made
+    /// it. Where there is no such turn it is done all the same, and will be refused.
+    MakeLock(Box<dyn FnOnce() + Send>),
+}
+
+/// A program asks for an advisory lock.
+pub struct LockRequest {
+    /// What it asks for.
+    pub lock: Lock,
+    /// Whether it waits for those in its way, for as long as that takes.
+    pub wait: bool,
+    /// It only asks whether it would get the lock.
+    pub test: bool,
+    /// The owner, where the system looks for circles of owners who wait for each other: those of
+    /// traditional fcntl locks.
+    pub deadlock_owner: Option<u64>,
+    /// Called under the lock, or with the error that prevented it.
+    pub granted: Alone,
+}
+
+/// Work that is not an append.
+pub type Alone = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Work, and who waits for it.
+pub struct Job {
+    /// What to do.
+    pub work: Work,
+    /// For whom.
+    pub waiter: Waiter,
+    pub(super) queued: Duration,
+    /// Tells it apart from all others of its guard.
+    pub(super) number: u64,
+    /// The process that waits, and those above it; see [`line`](Self::line).
+    line: OnceLock<Line>,
+}
+
+impl Job {
+    /// A job that is queued now.
+    pub fn new(work: Work, waiter: Waiter) -> Job {
+        Job {
+            work,
+            waiter,
+            queued: boottime(),
+            number: 0,
+            line: OnceLock::new(),
+        }
+    }
+
+    /// The process that waits; 0 where that cannot be seen.
+    pub(super) fn pid(&self) -> u32 {
+        self.line().pid
+    }
+
+    /// The process that waits, and those above it.
+    pub(super) fn line(&self) -> &Line {
+        self.line.get_or_init(|| {
+            let of_thread = || family::process_of(self.waiter.tid);
+            Line::of(self.waiter.process.unwrap_or_else(of_thread))
+        })
+    }
+
+    /// Answers without having done the work.
+    pub(super) fn refuse(self, errno: i32) {
+        let error = io::Error::from_raw_os_error(errno);
+        match self.work {
+            Work::Append {
+                file, held, reply, ..
+            } => {
+                file.take_back(held);
+                reply(Err(error));
+            }
+            Work::Alone(run) | Work::Write(run) | Work::Lock(LockRequest { granted: run, .. }) => {
+                run(Err(error))
+            }
+            Work::MakeLock(run) | Work::Look(run) => run(),
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Guard {
+    pub(super) fn new(
+        key: &Key,
+        dir: Arc<RealDirectory>,
+        rule: &Arc<Rule>,
+        label: &str,
+        shared: &Arc<Shared>,
+    ) -> Arc<Guard> {
+        let names = LockNames::new(&key.name);
+        Arc::new(Guard {
+            label: label.to_owned(),
+            key: key.clone(),
+            name: CString::new(key.name.as_bytes()).expect("a name holds no NUL byte"),
+            dir,
+            rule: Arc::clone(rule),
+            shared: Arc::clone(shared),
+            queue: Mutex::new(Queue {
+                users: 1,
+                ..Queue::default()
+            }),
+            arrived: Condvar::new(),
+            turns: Mutex::new(Turns::new(
+                names,
+                Arc::clone(&shared.owner),
+                rule.stale_after,
+            )),
+            callers: Mutex::default(),
+            not_permitted: Mutex::default(),
+            visible: Visible::default(),
+            changed: Mutex::default(),
+            announced: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            replacing: Mutex::new(()),
+            kept: Mutex::default(),
+        })
+    }
+
+    /// Counts one more user, unless the guard has retired.
+    pub(super) fn enter(&self) -> bool {
+        let mut queue = self.queue.lock();
+        if self.is_retired() {
+            return false;
+        }
+        queue.users += 1;
+        true
+    }
+
+    /// Counts one user less.
+    pub fn leave(self: &Arc<Self>) {
+        let mut queue = self.queue.lock();
+        queue.users -= 1;
+        queue.last_use = boottime();
+        if queue.users == 0 {
+            let later = queue.last_use + KEEP_OLD;
+            drop(queue);
+            self.shared.keeper.run_at(later, self);
+        }
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// What it guards.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// For messages: the path below the root of the mount.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// What the name refers to, as the server has it now.
+    ///
+    /// # Errors
+    /// Those of `statx(2)`; that there is no such name is no error.
+    pub fn look(&self) -> io::Result<Option<Stat>> {
+        self.dir.look(&self.name)
+    }
+
+    /// Gives the file of this name, which is `id` and about to be replaced, another name, so that
+    /// those who have it open on other hosts can read on for a while. It goes by itself.
+    ///
+    /// # Errors
+    /// Those of `link(2)`.
+    pub fn keep(&self, id: Identity, by: &Caller) -> io::Result<CString> {
+        let name = LockNames::new(&self.key.name).kept(id.ino);
+        let link = || {
+            let _assumed = self.shared.credentials.assume(by)?;
+            match self.dir.link(&self.name, &name) {
+                Err(_) if self.dir.identity(&name)? == Some(id) => Ok(()),
+                other => other,
+            }
+        };
+        link()?;
+        self.kept.lock().push(Kept {
+            name: name.clone(),
+            since: boottime(),
+            by: by.clone(),
+        });
+        Ok(name)
+    }
+
+    /// Whether a file was replaced a moment ago, on whatever host.
+    ///
+    /// # Errors
+    /// Those of `statx(2)`.
+    pub fn is_kept(&self, id: Identity) -> io::Result<bool> {
+        let name = LockNames::new(&self.key.name).kept(id.ino);
+        Ok(self.dir.identity(&name)? == Some(id))
+    }
+
+    /// Removes what has been kept for long enough, or all of it. Gives when there is more to do.
+    fn remove_kept(&self, all: bool) -> Option<Duration> {
+        let now = boottime();
+        let mut kept = self.kept.lock();
+        kept.retain(|kept| {
+            if !all && now < kept.since + KEEP_OLD {
+                return true;
+            }
+            let removed = self
+                .shared
+                .credentials
+                .assume(&kept.by)
+                .and_then(|_assumed| self.dir.remove(&kept.name));
+            if let Err(error) = removed {
+                log::debug!("{}: {:?} may stay: {error}", self.label, kept.name);
+            }
+            false
+        });
+        kept.iter().map(|kept| kept.since + KEEP_OLD).min()
+    }
+
+    /// The name has got another file: sees to it that other hosts notice. An NFSv3 client goes by
+    /// the time of the directory's last change, and that is as coarse as a tick of the server's
+    /// clock: of two changes within one tick it may miss the second, for as long as nothing else
+    /// happens in the directory. So the directory is touched until its time has moved on.
+    pub fn show_change(&self) {
+        // Nothing is checked against the name then.
+        if self.rule.replace == Replace::Off {
+            return;
+        }
+        let time = || sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
+        let deadline = boottime() + LONGEST_TICK;
+        let shown = time().and_then(|before| {
+            loop {
+                std::thread::sleep(TICK_PAUSE);
+                sys::fs::set_times(self.dir.fd(), SetTime::Now, SetTime::Now)?;
+                if time()?.ctime != before.ctime || boottime() >= deadline {
+                    return Ok(());
+                }
+            }
+        });
+        if let Err(error) = shown {
+            log::debug!("{}: its directory cannot be touched: {error}", self.label);
+        }
+    }
+
+    /// Opens another name in the directory.
+    ///
+    /// # Errors
+    /// Those of `open(2)`.
+    pub fn open_beside(&self, other: &CStr, flags: i32) -> io::Result<OwnedFd> {
+        openat(
+            self.dir.fd(),
+            other,
+            flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY,
+            0,
+        )
+    }
+
+    /// Held while one file is put in the place of another under this name.
+    pub fn replacing(&self) -> MutexGuard<'_, ()> {
+        self.replacing.lock()
+    }
+
+    /// A program gives up the lock that it has on these bytes.
+    pub fn unlock(&self, owner: u64, space: Option<Space>, range: Range) {
+        self.queue.lock().locks.unset(owner, space, range);
+        self.arrived.notify_one();
+    }
+
+    /// A program gives up all its locks of this kind, as at a `close(2)`.
+    pub fn drop_owner(&self, owner: u64, space: Option<Space>) {
+        self.queue.lock().locks.drop_owner(owner, space);
+        self.arrived.notify_one();
+    }
+
+    /// A descriptor was closed through which these owners have taken locks.
+    pub fn closing(&self, owners: &[u64]) {
+        if !owners.is_empty() {
+            self.queue.lock().closing.begin(owners);
+        }
+    }
+
+    /// The lock of a program on this host that is in the way of another.
+    pub fn conflict(&self, wanted: &Lock) -> Option<Lock> {
+        self.queue.lock().conflicts(wanted).next().copied()
+    }
+
+    /// Forgets whatever programs hold: the mount comes to its end.
+    pub(super) fn let_all_go(&self) {
+        let mut queue = self.queue.lock();
+        queue.holds.clear();
+        queue.locks = Table::default();
+        drop(queue);
+        self.arrived.notify_one();
+    }
+
+    /// Nobody else gets this guard any more.
+    pub(super) fn disown(&self) {
+        let map = &self.shared.by_key;
+        map.remove_if(&self.key, |_, guard| std::ptr::eq(&raw const **guard, self));
+        self.shared
+            .directories
+            .remove(&(self.key.dev, self.key.ino));
+    }
+
+    /// Queues a job; it is answered by a worker.
+    pub fn submit(self: &Arc<Self>, mut job: Job) {
+        let mut queue = self.queue.lock();
+        queue.jobs_so_far += 1;
+        job.number = queue.jobs_so_far;
+        queue.jobs.push_back(job);
+        if queue.scheduled {
+            self.arrived.notify_one();
+        } else {
+            queue.scheduled = true;
+            drop(queue);
+            self.shared.workers.submit(Arc::clone(self));
+        }
+    }
+
+    /// Calls `then` once nothing is queued and no turn is held.
+    pub fn when_idle(&self, then: Box<dyn FnOnce() + Send>) {
+        let mut queue = self.queue.lock();
+        if queue.scheduled && !self.is_retired() {
+            queue.after.push(then);
+        } else {
+            drop(queue);
+            then();
+        }
+    }
+
+    /// Whether something is queued, or a turn may be held.
+    pub fn is_busy(&self) -> bool {
+        self.queue.lock().scheduled && !self.is_retired()
+    }
+
+    /// Lets a worker look after the guard, though there is no job.
+    pub(super) fn wake(self: &Arc<Self>) {
+        let mut queue = self.queue.lock();
+        if !queue.scheduled && !self.is_retired() {
+            queue.scheduled = true;
+            drop(queue);
+            self.shared.workers.submit(Arc::clone(self));
+        }
+    }
+
+    /// A worker's visit: does what is queued, and cleans up after it.
+    pub(super) fn run(self: &Arc<Self>) {
+        let mut turns = self.turns.lock();
+        // Not before the lock: an earlier run of this guard would take it for its own.
+        self.shared.keeper.works(self);
+        loop {
+            self.work_off(&mut turns);
+            self.resolve(&mut turns);
+            let mut next = self.clean(&mut turns);
+            if next.is_none() && self.queue.lock().is_unused() {
+                // Another host may have had the last turn; then ours need not stay.
+                self.look_once_more(&mut turns);
+                next = self.clean(&mut turns);
+            }
+            let mut queue = self.queue.lock();
+            if !queue.jobs.is_empty() {
+                continue;
+            }
+            let after = std::mem::take(&mut queue.after);
+            let unused = queue.is_unused();
+            if unused && next.is_none() {
+                self.retired.store(true, Ordering::Release);
+                queue.scheduled = false;
+                drop(queue);
+                self.retire(&mut turns);
+                let map = &self.shared.by_key;
+                map.remove_if(&self.key, |_, guard| Arc::ptr_eq(guard, self));
+            } else {
+                queue.scheduled = false;
+                drop(queue);
+                if let Some(time) = next {
+                    self.shared.keeper.run_at(time, self);
+                }
+            }
+            self.shared.keeper.rests(self);
+            drop(turns);
+            for then in after {
+                then();
+            }
+            return;
+        }
+    }
+
+    /// Ends a turn that was perhaps taken by a call whose answer was an error.
+    fn resolve(&self, turns: &mut Turns) {
+        for actor in turns.actors() {
+            if let Some(_assumed) = self.act_as(actor)
+                && let Err(error) = turns.resolve(&*self.dir, boottime())
+            {
+                log::debug!("{}: a turn may be left standing: {error}", self.label);
+            }
+        }
+    }
+
+    /// Removes the names of old turns. Gives when there is more to remove.
+    fn clean(&self, turns: &mut Turns) -> Option<Duration> {
+        let actors = turns.actors();
+        let times = actors.into_iter().filter_map(|actor| {
+            let _assumed = self.act_as(actor)?;
+            turns.clean(&*self.dir, actor, boottime())
+        });
+        times.chain(self.remove_kept(false)).min()
+    }
+
+    fn look_once_more(&self, turns: &mut Turns) {
+        for actor in turns.actors() {
+            if let Some(_assumed) = self.act_as(actor)
+                && let Err(error) = turns.discover(&*self.dir, boottime, KEEP_OLD / 5)
+            {
+                log::debug!("{}: old names may stay: {error}", self.label);
+            }
+        }
+    }
+
+    fn retire(&self, turns: &mut Turns) {
+        for actor in turns.actors() {
+            if let Some(_assumed) = self.act_as(actor) {
+                turns.retire(&*self.dir, actor);
+            }
+        }
+    }
+
+    /// Takes the credentials with which an actor's claim was made.
+    pub(super) fn act_as(&self, actor: Actor) -> Option<Assumed> {
+        let caller = match actor {
+            None => self.shared.credentials.own().clone(),
+            Some(uid) => self.callers.lock().get(&uid)?.clone(),
+        };
+        self.shared.credentials.assume(&caller).ok()
+    }
+
+    /// Answers jobs whose program has a signal to handle with `EINTR`.
+    pub(super) fn interrupt_waiters(&self) {
+        let waiting: Vec<u32> = {
+            let queue = self.queue.lock();
+            queue.jobs.iter().map(|job| job.waiter.tid).collect()
+        };
+        let interrupted: HashSet<u32> = waiting
+            .into_iter()
+            .filter(|tid| signals::of_thread(*tid) == Signals::Pending)
+            .collect();
+        if interrupted.is_empty() {
+            return;
+        }
+        // (Making a lock file is left to the worker, which knows what it holds, and is soon done.)
+        let is_meant = |job: &Job| {
+            interrupted.contains(&job.waiter.tid) && !matches!(job.work, Work::MakeLock(_))
+        };
+        for job in self.take_jobs(is_meant) {
+            job.refuse(libc::EINTR);
+        }
+    }
+
+    /// There is no thread for the guard, and none to be had.
+    pub(super) fn give_up(&self) {
+        self.queue.lock().scheduled = false;
+        for job in self.take_jobs(|_| true) {
+            job.refuse(libc::EAGAIN);
+        }
+    }
+
+    /// Takes the jobs that `which` chooses out of the queue.
+    pub(super) fn take_jobs(&self, which: impl Fn(&Job) -> bool) -> Vec<Job> {
+        let mut queue = self.queue.lock();
+        let (chosen, rest) = queue.jobs.drain(..).partition(|job| which(job));
+        queue.jobs = rest;
+        Vec::from(chosen)
+    }
+
+    /// Waits until nothing is queued and no turn is held, then removes our claims. Gives whether
+    /// that came about before `deadline`.
+    pub(super) fn finish(self: &Arc<Self>, deadline: Duration) -> bool {
+        while let Some(left) = deadline.checked_sub(boottime()) {
+            // Whoever runs the guard has the protocol's state.
+            let Some(mut turns) = self.turns.try_lock_for(left) else {
+                break;
+            };
+            let mut queue = self.queue.lock();
+            if queue.jobs.is_empty() && !queue.scheduled {
+                queue.scheduled = true;
+                self.retired.store(true, Ordering::Release);
+                drop(queue);
+                self.remove_kept(true);
+                self.clean(&mut turns);
+                self.retire(&mut turns);
+                return true;
+            }
+            drop(queue);
+            drop(turns);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        log::warn!("{}: the lock could not be given back in time", self.label);
+        false
+    }
+
+    /// Whether the directory of the file is gone, so that the file has no name that others could
+    /// reach it by.
+    pub(super) fn directory_is_gone(&self) -> bool {
+        match crate::sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC) {
+            Ok(stat) => stat.nlink == 0,
+            Err(error) => error.raw_os_error() == Some(libc::ESTALE),
+        }
+    }
+
+    /// Opens the file that the name refers to now.
+    pub(super) fn open_by_name(&self, flags: i32) -> io::Result<OwnedFd> {
+        self.open_beside(&self.name, flags)
+    }
+}

@@ -1,0 +1,672 @@
+//! A worker's shift: take a turn, do what is queued while it is held, end it.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::append::{Append, Written};
+use super::pieces::Unfinished;
+use super::queue::{Guard, Job, LockRequest, Work};
+use crate::backing::Caller;
+use crate::lock::dotlock::{self, Dotlock};
+use crate::lock::part::{self, Part};
+use crate::lock::turns::{Actor, is_gone};
+use crate::lock::{Directory, Ended, LockNames, Owner, Progress, Turn, Turns};
+use crate::sys::process::boottime;
+
+/// The first pause between two looks at a turn that somebody else holds, and the longest. A look
+/// costs one GETATTR.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
+/// The longest pause between two looks at a lock file of another program: such locks are held
+/// for longer, and nobody hands them over.
+const LONGEST_FOREIGN_PAUSE: Duration = Duration::from_millis(50);
+/// How long a turn is kept after the queue ran empty: a program that writes line after line comes
+/// back within this, and then pays no new turn.
+const LINGER: Duration = Duration::from_millis(3);
+/// How long a turn is kept at the most while other hosts want one.
+const QUANTUM: Duration = Duration::from_millis(50);
+/// How long the next turn is left to others after one of ours, when they want one: long enough
+/// for a waiter's next look.
+const LET_OTHERS: Duration = Duration::from_millis(10);
+/// How long other hosts are taken to be interested after one of them had a turn.
+const INTEREST: Duration = Duration::from_secs(2);
+/// The same while none is known to want one: another that comes along waits no longer than this.
+pub(super) const LONGEST_TURN: Duration = Duration::from_millis(250);
+/// How long the worker sleeps at a time while the lock is held by programs, and others wait: then
+/// it looks who has waited for too long.
+const WHILE_HELD: Duration = Duration::from_millis(100);
+/// How long an append waits for a lock file that a program on this host has made.
+const APPEND_PATIENCE: Duration = Duration::from_millis(100);
+/// The most that one batch holds.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+impl Guard {
+    /// Works off the queue, turn by turn, until it is empty.
+    pub(super) fn work_off(&self, turns: &mut Turns) {
+        let mut others_seen = None;
+        loop {
+            self.serve_lock_maker();
+            for job in self.take_jobs(|job| matches!(job.work, Work::Look(_))) {
+                self.do_alone(job.work);
+            }
+            let Some(caller) = self.next_caller() else {
+                return;
+            };
+            let turn = match self.acquire(turns, &caller, &mut others_seen) {
+                Ok(Some(turn)) => turn,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.refuse_all_of(&caller, &error);
+                    continue;
+                }
+            };
+            let contended =
+                others_seen.is_some_and(|seen| boottime().saturating_sub(seen) < INTEREST);
+            if self.has_lock_to_make() {
+                self.make_locks();
+            } else {
+                self.serve(turns, &caller, &turn, contended);
+            }
+            self.end_turn(turns, &caller, &turn);
+            if contended && self.next_caller().is_some() {
+                std::thread::sleep(LET_OTHERS);
+            }
+        }
+    }
+
+    /// Whether a program is about to make the lock file itself.
+    fn has_lock_to_make(&self) -> bool {
+        let is_lock = |job: &Job| matches!(job.work, Work::MakeLock(_));
+        self.queue.lock().jobs.iter().any(is_lock)
+    }
+
+    /// Lets programs make the lock file.
+    fn make_locks(&self) {
+        for job in self.take_jobs(|job| matches!(job.work, Work::MakeLock(_))) {
+            self.do_alone(job.work);
+        }
+    }
+
+    /// A program that would make the lock file need not wait for a turn where another program
+    /// has made one: it will be told so.
+    fn make_locks_in_vain(&self) {
+        if !self.has_lock_to_make() {
+            return;
+        }
+        let lock = LockNames::new(&self.key().name);
+        let is_foreign = lock.dotlock().is_some_and(|lock| {
+            let record = self.dir.read(lock);
+            record.is_ok_and(|record| Owner::parse(&record).is_none())
+        });
+        if is_foreign {
+            self.make_locks();
+        }
+    }
+
+    fn next_caller(&self) -> Option<Caller> {
+        self.queue
+            .lock()
+            .jobs
+            .front()
+            .map(|job| job.waiter.caller.clone())
+    }
+
+    /// Waits for the turn, in the name of `caller`; `None` when nobody waits for it any more.
+    fn acquire(
+        &self,
+        turns: &mut Turns,
+        caller: &Caller,
+        others_seen: &mut Option<Duration>,
+    ) -> io::Result<Option<Turn>> {
+        let mut pause = FIRST_PAUSE;
+        let turn = loop {
+            match self.as_permitted(caller, |actor| turns.attempt(&*self.dir, actor, boottime)) {
+                Ok(Progress::Held(turn)) => break turn,
+                Ok(Progress::Again) => {
+                    let holder = || "others, one after another".to_owned();
+                    if self.wait(&mut pause, LONGEST_PAUSE, holder).is_break() {
+                        return Ok(None);
+                    }
+                }
+                Ok(Progress::Taken(n)) => {
+                    *others_seen = Some(boottime());
+                    let holder = || turns.describe_holder(&*self.dir, n);
+                    if self.wait(&mut pause, LONGEST_PAUSE, holder).is_break() {
+                        return Ok(None);
+                    }
+                }
+                Err(error) if is_gone(&error) && self.directory_is_gone() => {
+                    // Another directory may get its inode number; it must not get this guard.
+                    self.disown();
+                    self.serve_without_lock();
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        if self.has_lock_to_make() {
+            return Ok(Some(turn));
+        }
+        match self.acquire_dotlock(turns, caller, &turn) {
+            Ok(true) => Ok(Some(turn)),
+            Ok(false) => {
+                self.end_turn(turns, caller, &turn);
+                Ok(None)
+            }
+            Err(error) => {
+                self.end_turn(turns, caller, &turn);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for `X.lock`, where the rule asks for it; `false` when nobody waits for it any more.
+    fn acquire_dotlock(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> io::Result<bool> {
+        let Some(lock) = turns
+            .names()
+            .dotlock()
+            .filter(|_| self.rule.dotlock)
+            .cloned()
+        else {
+            return Ok(true);
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if self.has_lock_to_make() {
+                return Ok(true);
+            }
+            let taken = self.as_actor(caller, turn.actor, || {
+                dotlock::take(&*self.dir, turn, &lock)
+            })?;
+            if taken == Dotlock::Held {
+                return Ok(true);
+            }
+            let look = || self.dir.identity(&lock);
+            let theirs = self.as_actor(caller, turn.actor, look)?;
+            let made = self.shared.dotlocks.beside(self.key());
+            if made.is_some_and(|made| made.makers.is_none() && Some(made.id) == theirs) {
+                return Ok(true);
+            }
+            let holder = || format!("a program that made {}.lock", self.label);
+            if self
+                .wait(&mut pause, LONGEST_FOREIGN_PAUSE, holder)
+                .is_break()
+            {
+                return Ok(false);
+            }
+            // The turn is held all the while.
+            self.as_actor(caller, turn.actor, || {
+                turns.refresh(&*self.dir, turn, boottime)
+            })?;
+        }
+    }
+
+    /// Answers the jobs that would not wait, or have waited for too long, for what `holder` has.
+    fn expire(&self, holder: impl Fn() -> String) {
+        let timeout = self.rule.lock_timeout;
+        let now = boottime();
+        let waited = |job: &Job| now.saturating_sub(job.queued);
+        let impatient = |job: &Job| {
+            job.waiter
+                .patience
+                .is_some_and(|limit| waited(job) >= limit)
+        };
+        for job in self.take_jobs(impatient) {
+            job.refuse(libc::EAGAIN);
+        }
+        let late = |job: &Job| job.waiter.patience.is_none() && waited(job) >= timeout;
+        let late = self.take_jobs(late);
+        if !late.is_empty() {
+            log::warn!(
+                "{}: waited {} for the lock, which is held by {}; {} calls fail with EAGAIN",
+                self.label,
+                humantime::format_duration(timeout),
+                holder(),
+                late.len(),
+            );
+        }
+        for job in late {
+            job.refuse(libc::EAGAIN);
+        }
+    }
+
+    /// One pause while somebody else has the lock. Answers the jobs whose time is over; breaks
+    /// when none is left.
+    fn wait(
+        &self,
+        pause: &mut Duration,
+        longest: Duration,
+        holder: impl Fn() -> String,
+    ) -> ControlFlow<()> {
+        self.make_locks_in_vain();
+        self.serve_lock_maker();
+        self.expire(holder);
+        if self.queue.lock().jobs.is_empty() {
+            return ControlFlow::Break(());
+        }
+        std::thread::sleep(*pause);
+        *pause = (*pause * 2).min(longest);
+        ControlFlow::Continue(())
+    }
+
+    /// Does what is queued while the turn is held, and keeps it for as long as programs hold it.
+    fn serve(&self, turns: &mut Turns, caller: &Caller, turn: &Turn, contended: bool) {
+        let stale_after = self.rule.stale_after;
+        let mut unfinished: Option<Unfinished> = None;
+        let mut last_sign = turn.taken;
+        loop {
+            if boottime().saturating_sub(last_sign) >= stale_after / 2
+                && self.is_held()
+                && self.is_lost(turns, caller, turn)
+            {
+                self.settle(turns, caller, turn);
+                return;
+            }
+            let refreshed = self.as_actor(caller, turn.actor, || {
+                turns.refresh(&*self.dir, turn, boottime)
+            });
+            match refreshed {
+                Ok(time) => last_sign = time,
+                Err(error) => {
+                    log::warn!("{}: could not refresh the lock: {error}", self.label);
+                    if !self.is_held() || is_gone(&error) {
+                        self.lose();
+                        self.settle(turns, caller, turn);
+                        return;
+                    }
+                    // What programs hold they hold until it is known to be lost.
+                    std::thread::sleep(WHILE_HELD);
+                }
+            }
+            let long = if contended { QUANTUM } else { LONGEST_TURN };
+            let tired = contended && boottime().saturating_sub(turn.taken) >= long;
+            let batch = self.next_batch(&mut unfinished, tired);
+            if batch.is_empty() {
+                if unfinished.is_some() {
+                    self.expire(|| "a program in the middle of a large write".to_owned());
+                    continue;
+                }
+                if self.is_held() {
+                    self.expire(|| self.describe_holders());
+                    continue;
+                }
+                self.settle(turns, caller, turn);
+                return;
+            }
+            let mut appends = Vec::new();
+            for job in batch {
+                let tid = job.waiter.tid;
+                if matches!(job.work, Work::MakeLock(_)) && self.queue.lock().holds_all(&job) {
+                    self.give_up_dotlock(turns, caller, turn);
+                }
+                match Append::from_work(job.work) {
+                    Ok(append) => appends.push((append, tid)),
+                    Err(other) => self.do_alone(other),
+                }
+            }
+            if let Some((_, tid)) = appends.last() {
+                let more = unfinished.as_ref().is_some_and(|call| call.tid == *tid);
+                let appends = appends.into_iter().map(|(append, _)| append).collect();
+                let announce = |start| self.announce(turns.names(), caller, turn, start);
+                let written = self.write_batch(appends, more, &announce);
+                if !more {
+                    self.settle(turns, caller, turn);
+                }
+                // Nobody can have broken the turn if less than half of the time has passed after
+                // which others may take us for dead. Else the answer waits for a look.
+                if boottime().saturating_sub(last_sign) < stale_after / 2 {
+                    written.answer();
+                } else {
+                    self.settle(turns, caller, turn);
+                    self.answer_late(turns, caller, turn, written);
+                    if !self.is_held() {
+                        return;
+                    }
+                }
+            }
+            let held = boottime().saturating_sub(turn.taken);
+            if unfinished.is_none() && held >= long && !self.is_held() {
+                return;
+            }
+        }
+    }
+
+    /// A program that holds the lock makes the lock file too: ours makes room for it.
+    fn give_up_dotlock(&self, turns: &Turns, caller: &Caller, turn: &Turn) {
+        let Some(lock) = turns.names().dotlock().filter(|_| self.rule.dotlock) else {
+            return;
+        };
+        let given_up = self.as_actor(caller, turn.actor, || {
+            dotlock::release(&*self.dir, turn, lock)
+        });
+        if let Err(error) = given_up {
+            log::debug!("{}: its lock file stays: {error}", self.label);
+        }
+    }
+
+    /// Whether another host has ended the turn; what is held is lost then.
+    fn is_lost(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> bool {
+        let look = || turns.is_over(&*self.dir, turn.n, boottime());
+        match self.as_actor(caller, turn.actor, look) {
+            Ok(false) => false,
+            Ok(true) => {
+                log::error!(
+                    "{}: turn {} was ended by another host while programs on this one held the \
+                     lock; what they write now fails with EIO",
+                    self.label,
+                    turn.n
+                );
+                self.lose();
+                true
+            }
+            Err(error) => {
+                log::warn!(
+                    "{}: cannot tell whether the lock is lost: {error}",
+                    self.label
+                );
+                false
+            }
+        }
+    }
+
+    /// Does work that is no append, under the lock.
+    fn do_alone(&self, work: Work) {
+        match work {
+            Work::Alone(run) | Work::Write(run) => run(Ok(())),
+            Work::MakeLock(run) | Work::Look(run) => run(),
+            Work::Lock(request) => self.lock_now(request),
+            // These were taken out before.
+            Work::Append { .. } => {}
+        }
+    }
+
+    /// Takes an advisory lock, unless another is in its way.
+    fn lock_now(&self, request: LockRequest) {
+        let mut queue = self.queue.lock();
+        queue.locks.give_up_flock(&request.lock);
+        if queue.conflicts(&request.lock).next().is_some() {
+            drop(queue);
+            return (request.granted)(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+        }
+        if !request.test {
+            queue.locks.set(request.lock);
+        }
+        drop(queue);
+        (request.granted)(Ok(()));
+    }
+
+    /// While a program's own lock file stands, what that program and its family want is done
+    /// under it, without a turn: every host keeps away from the file.
+    fn serve_lock_maker(&self) {
+        let Some(made) = self.shared.dotlocks.beside(self.key()) else {
+            return;
+        };
+        if made.makers.is_none() || !self.rule.dotlock {
+            return;
+        }
+        // While a write waits here, the kernel lets nobody else write to the file, not even who has
+        // made the lock file. On a local disk, too, that keeps out only those who look at it; so
+        // an append of a stranger on this host goes through after a while. (Others of its kind
+        // wait where they do no harm: when they open the file.)
+        let now = boottime();
+        let has_waited = |job: &Job| {
+            matches!(job.work, Work::Append { .. })
+                && now.saturating_sub(job.queued) >= APPEND_PATIENCE
+        };
+        let is_theirs = |job: &Job| made.is_of(job.pid()) || has_waited(job);
+        if !self.queue.lock().jobs.iter().any(is_theirs) {
+            return;
+        }
+        let lock = LockNames::new(&self.key().name);
+        let Some(lock) = lock.dotlock() else { return };
+        match self.dir.identity(lock) {
+            Ok(Some(id)) if id == made.id => {}
+            // It was removed elsewhere; then it locks nothing any more.
+            Ok(_) => return self.shared.dotlocks.forget(self.key(), made.id),
+            Err(error) => {
+                log::debug!("{}: cannot look at its lock file: {error}", self.label);
+                return;
+            }
+        }
+        self.queue.lock().under_a_lock_file = true;
+        for job in self.take_jobs(is_theirs) {
+            match Append::from_work(job.work) {
+                Ok(append) => {
+                    let written = self.write_batch(vec![append], false, &|_| ());
+                    self.show();
+                    written.answer();
+                }
+                Err(other) => self.do_alone(other),
+            }
+        }
+        self.queue.lock().under_a_lock_file = false;
+    }
+
+    /// Lets readers on other hosts know that the file is being written from `start` on. That they
+    /// see half of a long write is no loss of data, so a failure is no reason not to write.
+    fn announce(&self, names: &LockNames, caller: &Caller, turn: &Turn, start: u64) {
+        if self.announced.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let part = Part {
+            turn: turn.n,
+            start,
+        };
+        let put = self.as_actor(caller, turn.actor, || part::put(&*self.dir, names, part));
+        if let Err(error) = put {
+            log::debug!("{}: could not announce a long write: {error}", self.label);
+        }
+    }
+
+    /// What was written is whole: readers may see it.
+    fn settle(&self, turns: &Turns, caller: &Caller, turn: &Turn) {
+        if self.announced.swap(false, Ordering::AcqRel) {
+            let removed = self.as_actor(caller, turn.actor, || {
+                part::remove(&*self.dir, turns.names())
+            });
+            if let Err(error) = removed {
+                // It goes with the turn: once that is over, nobody heeds it.
+                log::debug!("{}: could not end the announcement: {error}", self.label);
+            }
+        }
+        self.show();
+    }
+
+    /// The answer to a write came so late that the turn may have been broken meanwhile. A slow
+    /// turn does no further update, since a breaker's `link` may still be on its way.
+    fn answer_late(&self, turns: &mut Turns, caller: &Caller, turn: &Turn, written: Written) {
+        let look = || turns.is_over(&*self.dir, turn.n, boottime());
+        match self.as_actor(caller, turn.actor, look) {
+            Ok(false) => written.answer(),
+            Ok(true) => {
+                log::error!(
+                    "{}: turn {} was ended by another host while we wrote; the calls fail with EIO",
+                    self.label,
+                    turn.n
+                );
+                written.answer_lost();
+            }
+            Err(error) => {
+                log::error!(
+                    "{}: cannot tell whether the turn was lost: {error}",
+                    self.label
+                );
+                written.answer_lost();
+            }
+        }
+    }
+
+    /// The jobs to do next: appends that come one after another, or one job of another kind.
+    /// While a call is unfinished, only its next piece. Waits a little for work; empty when there
+    /// is none, or none that may be done now.
+    fn next_batch(&self, unfinished: &mut Option<Unfinished>, tired: bool) -> Vec<Job> {
+        if let Some(call) = unfinished.take() {
+            return self.next_piece(call, unfinished);
+        }
+        let mut queue = self.queue.lock();
+        let is_lock = |job: &Job| matches!(job.work, Work::MakeLock(_));
+        if !queue.is_held() && queue.jobs.iter().any(is_lock) {
+            return Vec::new();
+        }
+        let mut next = queue.first_admitted(tired);
+        if next.is_none() {
+            let patience = match (queue.is_held(), queue.jobs.is_empty()) {
+                (false, _) => LINGER,
+                (true, false) => WHILE_HELD,
+                // Only the claim must be refreshed, every quarter of the time.
+                (true, true) => self.rule.stale_after / 8,
+            };
+            self.arrived.wait_for(&mut queue, patience);
+            next = queue.first_admitted(tired);
+        }
+        let mut batch: Vec<Job> = Vec::new();
+        let mut bytes = 0;
+        while let Some(at) = next {
+            let job = &queue.jobs[at];
+            let Work::Append { data, .. } = &job.work else {
+                if batch.is_empty() {
+                    batch.extend(queue.jobs.remove(at));
+                }
+                break;
+            };
+            bytes += data.len();
+            if bytes > BATCH_BYTES && !batch.is_empty() {
+                break;
+            }
+            let call = self.more_to_come(job, None);
+            batch.extend(queue.jobs.remove(at));
+            if call.is_some() {
+                *unfinished = call;
+                break;
+            }
+            next = queue.first_admitted(tired);
+        }
+        batch
+    }
+
+    /// Ends the turn, and the dotlock within it, however long that takes: as long as the end is
+    /// not there, others wait for us.
+    fn end_turn(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) {
+        let mut pause = FIRST_PAUSE;
+        let mut actor = turn.actor;
+        loop {
+            let ended = self.as_actor(caller, actor, || {
+                if let Some(lock) = turns.names().dotlock().filter(|_| self.rule.dotlock)
+                    && let Err(error) = dotlock::release(&*self.dir, turn, lock)
+                {
+                    // The next holder of a turn knows it for left behind, and removes it.
+                    log::warn!(
+                        "{}: could not remove {}.lock: {error}",
+                        self.label,
+                        self.label
+                    );
+                }
+                turns.end(&*self.dir, turn, boottime())
+            });
+            let error = match ended {
+                Ok(Ended::Clean) => return,
+                Ok(Ended::Broken) => {
+                    log::warn!("{}: turn {} was ended by another host", self.label, turn.n);
+                    return;
+                }
+                Err(error) if is_gone(&error) && self.directory_is_gone() => return,
+                Err(error) => error,
+            };
+            if pause == FIRST_PAUSE {
+                log::error!(
+                    "{}: could not give the lock back, trying on: {error}",
+                    self.label
+                );
+            }
+            if is_refusal(&error) {
+                // The user may have lost the right to write the directory; perhaps we have it.
+                actor = if actor.is_some() { None } else { turn.actor };
+            }
+            self.expire(|| "this host, which cannot give it back".to_owned());
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// Makes the calls of the lock as `caller`, or, where the caller may write the file but not
+    /// the directory, as the daemon.
+    fn as_permitted<T>(
+        &self,
+        caller: &Caller,
+        mut calls: impl FnMut(Actor) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let own = self.shared.credentials.own();
+        if caller.uid != own.uid && !self.not_permitted.lock().contains(&caller.uid) {
+            let actor = Some(caller.uid);
+            match self.as_actor(caller, actor, || calls(actor)) {
+                Err(error) if is_refusal(&error) => {
+                    self.not_permitted.lock().insert(caller.uid);
+                }
+                other => {
+                    self.callers.lock().insert(caller.uid, caller.clone());
+                    return other;
+                }
+            }
+        }
+        let result = calls(None);
+        if let Err(error) = &result
+            && is_refusal(error)
+            && !self.warned.swap(true, Ordering::AcqRel)
+        {
+            log::warn!(
+                "{}: its directory must be writable for uid {} (or for uid {}, who runs \
+                 dotlockfs), since the lock is made there: {error}",
+                self.label,
+                caller.uid,
+                own.uid
+            );
+        }
+        result
+    }
+
+    /// Makes calls with the credentials that belong to `actor`.
+    fn as_actor<T>(
+        &self,
+        caller: &Caller,
+        actor: Actor,
+        mut calls: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let _assumed = match actor {
+            None => None,
+            Some(uid) if uid == caller.uid => Some(self.shared.credentials.assume(caller)?),
+            // A turn that a claim of another user of ours turned out to hold.
+            Some(_) => self.act_as(actor),
+        };
+        calls()
+    }
+
+    fn refuse_all_of(&self, caller: &Caller, error: &io::Error) {
+        log::debug!("{}: could not take the lock: {error}", self.label);
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        for job in self.take_jobs(|job| job.waiter.caller.uid == caller.uid) {
+            job.refuse(errno);
+        }
+    }
+
+    /// The directory is gone, and the file with it: whoever still has it open has it alone.
+    fn serve_without_lock(&self) {
+        for job in self.take_jobs(|_| true) {
+            match Append::from_work(job.work) {
+                Ok(append) => {
+                    let written = self.write_batch(vec![append], false, &|_| ());
+                    self.show();
+                    written.answer();
+                }
+                Err(other) => self.do_alone(other),
+            }
+        }
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS)
+    )
+}

@@ -1,0 +1,254 @@
+//! The calls that the protocol makes, and how each of them is made fresh on NFS.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::listing::Listing;
+use super::names::{LockNames, Step};
+use super::record::RECORD_MAX;
+use crate::sys;
+use crate::sys::fs::{SetTime, Stat};
+
+/// How often a file may be replaced elsewhere while its name is looked up.
+const REPLACED_AGAIN: usize = 10;
+
+/// Which file a name refers to. Within one file system the inode number says it; a claim is
+/// never reused after its removal, and while a name of it exists the number cannot come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Device of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+impl From<Stat> for Identity {
+    fn from(stat: Stat) -> Identity {
+        Identity {
+            dev: stat.dev,
+            ino: stat.ino,
+        }
+    }
+}
+
+/// The directory of a guarded file, as far as the protocol needs it. Each method is one step
+/// that either happened or did not; what is read is as fresh as the server can tell.
+pub trait Directory {
+    /// Makes `new` another name of `old`, if there is no `new`.
+    ///
+    /// # Errors
+    /// `EEXIST` where the name is taken; `ENOENT` or `ESTALE` where `old` is gone. After any
+    /// other error the link may or may not have been made.
+    fn link(&self, old: &CStr, new: &CStr) -> io::Result<()>;
+
+    /// The file behind a name, or `None` where there is none.
+    ///
+    /// # Errors
+    /// Those of the file system, except that the name does not exist.
+    fn identity(&self, name: &CStr) -> io::Result<Option<Identity>>;
+
+    /// The protocol's names of one file, from a listing of the directory that is no older than
+    /// `max_age` at the time `now`; and when that listing began.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn steps(
+        &self,
+        names: &LockNames,
+        now: Duration,
+        max_age: Duration,
+    ) -> io::Result<(Vec<(Step, CString)>, Duration)>;
+
+    /// Makes a new file with these contents, seen by every host when this returns.
+    ///
+    /// # Errors
+    /// `EEXIST` where the name is taken; others of the file system.
+    fn create(&self, name: &CStr, contents: &[u8]) -> io::Result<Identity>;
+
+    /// Sets the file's modification time to the server's present time.
+    ///
+    /// # Errors
+    /// `ENOENT` or `ESTALE` where the file is gone; others of the file system.
+    fn touch(&self, name: &CStr) -> io::Result<()>;
+
+    /// Removes a name; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn remove(&self, name: &CStr) -> io::Result<()>;
+
+    /// The beginning of a regular file, as much as a record can have.
+    ///
+    /// # Errors
+    /// Those of the file system; `EINVAL` where it is not a regular file.
+    fn read(&self, name: &CStr) -> io::Result<Vec<u8>>;
+}
+
+/// A directory of a file system, through a descriptor of it.
+#[derive(Debug)]
+pub struct RealDirectory {
+    dir: Arc<OwnedFd>,
+    listing: Mutex<Option<Listing>>,
+}
+
+impl RealDirectory {
+    /// The directory that `dir` is open on (an `O_PATH` descriptor will do).
+    pub fn new(dir: Arc<OwnedFd>) -> RealDirectory {
+        RealDirectory {
+            dir,
+            listing: Mutex::new(None),
+        }
+    }
+
+    /// The descriptor, for calls relative to the directory.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&*self.dir)
+    }
+
+    /// Makes an NFS client ask the server whether the directory has changed, so that names it
+    /// remembers, and names it remembers not to exist, are looked up again. A forced `statx` does
+    /// so on any mount; opening the directory would not on one with `nocto`.
+    ///
+    /// # Errors
+    /// Those of `statx(2)`; `ESTALE` where the directory itself is gone.
+    pub fn revalidate(&self) -> io::Result<()> {
+        sys::fs::statx(self.fd(), c"", libc::AT_STATX_FORCE_SYNC).map(drop)
+    }
+
+    /// The attributes of a name as the server has them now, or `None` where there is no such
+    /// name.
+    ///
+    /// # Errors
+    /// Those of `statx(2)`, except `ENOENT`.
+    pub fn look(&self, name: &CStr) -> io::Result<Option<Stat>> {
+        self.revalidate()?;
+        for again in (0..REPLACED_AGAIN).rev() {
+            match sys::fs::statx(self.fd(), name, libc::AT_STATX_FORCE_SYNC) {
+                Ok(stat) => return Ok(Some(stat)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+                // The client knew the name by a file that is gone from the server (it was
+                // replaced meanwhile); it forgets it with this error.
+                Err(error) if error.raw_os_error() == Some(libc::ESTALE) && again > 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::ESTALE))
+    }
+}
+
+impl RealDirectory {
+    fn list(&self, now: Duration) -> io::Result<Listing> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        // By way of /proc: "." would take the right to search the directory as well.
+        let path = CString::new(format!("/proc/self/fd/{}", self.fd().as_raw_fd()))?;
+        let dir = sys::fs::openat(self.fd(), &path, flags, 0)?;
+        sys::fs::statx(&dir, c"", libc::AT_STATX_FORCE_SYNC)?;
+        let mut listing = Listing::new(now);
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            let len = sys::fs::getdents(&dir, &mut buffer)?;
+            if len == 0 {
+                return Ok(listing);
+            }
+            for entry in sys::dirents::entries(&buffer[..len]) {
+                listing.add(entry.name);
+            }
+        }
+    }
+}
+
+impl Directory for RealDirectory {
+    fn link(&self, old: &CStr, new: &CStr) -> io::Result<()> {
+        sys::fs::linkat(self.fd(), old, self.fd(), new, 0)
+    }
+
+    fn identity(&self, name: &CStr) -> io::Result<Option<Identity>> {
+        Ok(self.look(name)?.map(Identity::from))
+    }
+
+    fn steps(
+        &self,
+        names: &LockNames,
+        now: Duration,
+        max_age: Duration,
+    ) -> io::Result<(Vec<(Step, CString)>, Duration)> {
+        // Held while the directory is read: who comes meanwhile would read the same.
+        let mut listing = self.listing.lock();
+        let known = listing
+            .take()
+            .filter(|known| known.seen() <= now && now.saturating_sub(known.seen()) < max_age);
+        let known = match known {
+            Some(known) => known,
+            None => self.list(now)?,
+        };
+        let found = (known.steps(names), known.seen());
+        *listing = Some(known);
+        Ok(found)
+    }
+
+    fn create(&self, name: &CStr, contents: &[u8]) -> io::Result<Identity> {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let file = sys::fs::openat(self.fd(), name, flags, 0o644)?;
+        let written = (|| {
+            if sys::fs::write(&file, contents)? != contents.len() {
+                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            }
+            // An NFS client sends it to the server now, and tells what is wrong with that.
+            sys::fs::flush(&file)?;
+            sys::fs::statx(&file, c"", 0)
+        })();
+        match written {
+            Ok(stat) => Ok(stat.into()),
+            Err(error) => {
+                // A claim that holds no record would say nothing to anybody.
+                let _ = self.remove(name);
+                Err(error)
+            }
+        }
+    }
+
+    fn touch(&self, name: &CStr) -> io::Result<()> {
+        let file = sys::fs::openat(self.fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+        sys::fs::set_times(&file, SetTime::Omit, SetTime::Now)
+    }
+
+    fn remove(&self, name: &CStr) -> io::Result<()> {
+        match sys::fs::unlinkat(self.fd(), name, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn read(&self, name: &CStr) -> io::Result<Vec<u8>> {
+        read_record(self.fd(), name)
+    }
+}
+
+/// The beginning of a regular file, as much as a record can have.
+///
+/// # Errors
+/// Those of the file system; `EINVAL` where it is not a regular file.
+pub fn read_record(dir: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
+    // Whatever stands under the name of a lock was perhaps made to harm: no link is
+    // followed, and no pipe or device is waited for.
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = sys::fs::openat(dir, name, flags, 0)?;
+    if !sys::fs::statx(&file, c"", 0)?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut contents = vec![0; RECORD_MAX];
+    let len = sys::fs::pread(&file, &mut contents, 0)?;
+    contents.truncate(len);
+    Ok(contents)
+}
+
+/// A name for messages.
+pub(crate) fn display(name: &CStr) -> std::path::Display<'_> {
+    std::path::Path::new(OsStr::from_bytes(name.to_bytes())).display()
+}

@@ -1,0 +1,890 @@
+//! The protocol: claims, and the steps by which a turn is looked for, taken, kept alive and ended.
+//!
+//! Each step is a function that makes at most one change to the directory, so that a checker can
+//! drive them one by one, in any order and interleaving; [`Turns::attempt`] strings them together
+//! once, without waiting. Waiting is the caller's: between attempts, for as long as it likes.
+
+mod cleaning;
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::{Directory, Identity, display};
+use super::names::{LockNames, Step};
+use super::record::{self, Owner};
+pub use cleaning::KEEP_OLD;
+use cleaning::Old;
+
+/// How long what is known of the newest turn may be acted upon. A name is removed only well
+/// after this ([`KEEP_OLD`]), so that a `link` based on such knowledge cannot bring back a number
+/// that was used and cleaned away.
+const KNOWLEDGE: Duration = Duration::from_secs(1);
+/// A `link` that took longer than this is distrusted: the names it was based on may have been
+/// cleaned away before it reached the server.
+const SLOW_LINK: Duration = Duration::from_secs(1);
+/// A listing that took longer than this is not trusted: a name goes [`KEEP_OLD`] after a later one
+/// has come, so a quicker listing shows one of the two.
+const SLOWEST_LISTING: Duration = Duration::from_secs(4);
+/// The protocol's state for one guarded file, as one daemon knows it.
+#[derive(Debug)]
+pub struct Turns {
+    names: LockNames,
+    owner: Arc<Owner>,
+    refresh_every: Duration,
+    claims: HashMap<Actor, Claim>,
+    known: Option<Known>,
+    /// The newest turn was known at some time.
+    began: bool,
+    /// A turn that an unanswered `link` may have taken.
+    unresolved: Option<u64>,
+    old: Vec<Old>,
+    leftovers: HashMap<CString, Duration>,
+}
+
+/// As whom the calls are made: a user's id, or `None` for the daemon itself. Each has a claim of
+/// its own, because `fs.protected_hardlinks` forbids linking another user's file.
+pub type Actor = Option<u32>;
+
+#[derive(Debug, Clone)]
+struct Claim {
+    name: CString,
+    identity: Identity,
+    /// When its time was last set, on [`boottime`](crate::sys::process::boottime)'s clock, noted
+    /// before the call was made.
+    refreshed: Duration,
+}
+
+/// What is known of the newest turn, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    newest: Newest,
+    /// When the look began that found it.
+    seen: Duration,
+    /// A turn that is taken was seen to be held by somebody else's claim.
+    foreign: bool,
+}
+
+/// The newest turn of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newest {
+    /// Turn N is over, and nobody has taken the next. 0: there never was one.
+    Over(u64),
+    /// Turn N is taken.
+    Taken(u64),
+}
+
+/// A turn that is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Its number.
+    pub n: u64,
+    /// Whose claim holds it.
+    pub actor: Actor,
+    /// The claim's name, for the dotlock.
+    pub claim: CString,
+    /// The claim's inode.
+    pub identity: Identity,
+    /// When it was taken.
+    pub taken: Duration,
+}
+
+/// What one attempt to take a turn came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The turn is ours.
+    Held(Turn),
+    /// Turn N is somebody else's.
+    Taken(u64),
+    /// Something moved; try again at once.
+    Again,
+}
+
+/// How a turn of ours ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By us.
+    Clean,
+    /// Somebody else had ended it before.
+    Broken,
+}
+
+impl Turns {
+    /// The protocol for the file with these names. The claim of a turn that is held is refreshed
+    /// every quarter of `stale_after`, the time after which others may take its holder for dead.
+    pub fn new(names: LockNames, owner: Arc<Owner>, stale_after: Duration) -> Turns {
+        Turns {
+            names,
+            owner,
+            refresh_every: stale_after / 4,
+            claims: HashMap::new(),
+            known: None,
+            began: false,
+            unresolved: None,
+            old: Vec::new(),
+            leftovers: HashMap::new(),
+        }
+    }
+
+    /// The file's lock names.
+    pub fn names(&self) -> &LockNames {
+        &self.names
+    }
+
+    /// Tries once to take the next turn, as `actor`, at the time `now`.
+    ///
+    /// # Errors
+    /// Those of the directory; no turn is held then (one that was perhaps taken is found by the
+    /// next attempt, since its inode says that it is ours).
+    pub fn attempt(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        now: impl Fn() -> Duration,
+    ) -> io::Result<Progress> {
+        self.prepare_claim(dir, actor, &now)?;
+        match self.newest(dir, &now)? {
+            Newest::Over(n) => self.take(dir, actor, n + 1, now),
+            Newest::Taken(n) => {
+                if let Some(holder) = self.holder_of_ours(dir, n)? {
+                    // Taken by a call of ours whose answer was an error.
+                    return self.confirm(dir, holder, n, now);
+                }
+                if self.is_over(dir, n, now())? {
+                    return self.take(dir, actor, n + 1, now);
+                }
+                Ok(Progress::Taken(n))
+            }
+        }
+    }
+
+    /// The newest turn, from memory as long as that is young enough.
+    fn newest(&mut self, dir: &impl Directory, now: impl Fn() -> Duration) -> io::Result<Newest> {
+        let time = now();
+        let fresh = |known: &Option<Known>| known.filter(|known| is_young(known.seen, time));
+        if let Some(known) = fresh(&self.known) {
+            return Ok(known.newest);
+        }
+        if let Some(Known {
+            newest: Newest::Taken(n),
+            ..
+        }) = self.known
+        {
+            self.still_taken(dir, n, time)?;
+        }
+        match fresh(&self.known) {
+            Some(known) => Ok(known.newest),
+            // After an error what a listing showed before it is not enough.
+            None if self.known.is_none() && self.began => self.discover(dir, now, Duration::ZERO),
+            None => self.discover(dir, now, KNOWLEDGE / 2),
+        }
+    }
+
+    /// Step: makes the actor's claim, or refreshes it where that is due. A claim is used again
+    /// and again, so this comes *before* the `link` of a new turn: a turn must not begin with a
+    /// sign of life that looks old.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn prepare_claim(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        now: impl Fn() -> Duration,
+    ) -> io::Result<()> {
+        let time = now();
+        if let Some(claim) = self.claims.get_mut(&actor) {
+            if time.saturating_sub(claim.refreshed) < self.refresh_every {
+                return Ok(());
+            }
+            match dir.touch(&claim.name) {
+                Ok(()) => {
+                    claim.refreshed = time;
+                    return Ok(());
+                }
+                Err(error) if is_gone(&error) => {
+                    log::warn!(
+                        "claim {} was removed; making a new one",
+                        display(&claim.name)
+                    );
+                    self.claims.remove(&actor);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.new_claim(dir, actor, time)
+    }
+
+    fn new_claim(&mut self, dir: &impl Directory, actor: Actor, time: Duration) -> io::Result<()> {
+        let token = record::new_token();
+        let name = self.names.claim(&self.owner.host, self.owner.pid, &token);
+        let identity = dir.create(&name, self.owner.to_text(&token).as_bytes())?;
+        let claim = Claim {
+            name,
+            identity,
+            refreshed: time,
+        };
+        self.claims.insert(actor, claim);
+        Ok(())
+    }
+
+    /// Step: finds the newest turn by a listing of the directory that is no older than `max_age`,
+    /// and removes what dead daemons left.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn discover(
+        &mut self,
+        dir: &impl Directory,
+        now: impl Fn() -> Duration,
+        max_age: Duration,
+    ) -> io::Result<Newest> {
+        let began = now();
+        let (steps, seen) = dir.steps(&self.names, began, max_age)?;
+        let time = now();
+        if time.saturating_sub(seen) > SLOWEST_LISTING {
+            // Names may have come and gone behind its back.
+            log::warn!("listing a directory took too long to take a lock in it");
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        }
+        let (mut turn, mut done) = (0, 0);
+        for (step, _) in &steps {
+            match *step {
+                Step::Turn(n) => turn = turn.max(n),
+                Step::Done(n) => done = done.max(n),
+                Step::Claim | Step::Part | Step::Copy | Step::Kept(_) => {}
+            }
+        }
+        let newest = if done >= turn {
+            Newest::Over(done)
+        } else {
+            Newest::Taken(turn)
+        };
+        self.learn(newest, seen);
+        let old = steps.into_iter().filter_map(|(step, name)| match step {
+            // A turn before its end: who finds the turn without its end takes it for a living one.
+            Step::Turn(n) if n < done => Some(((n, 0), name)),
+            Step::Done(n) if n < done => Some(((n, 1), name)),
+            // While a turn is taken it may be its holder's.
+            Step::Copy if done >= turn => Some(((0, 0), name)),
+            Step::Kept(_) => Some(((0, 0), name)),
+            _ => None,
+        });
+        let mut old: Vec<_> = old.collect();
+        old.sort();
+        self.remove_leftovers(dir, old.into_iter().map(|(_, name)| name), time);
+        Ok(newest)
+    }
+
+    /// Step: takes turn `n`, which must be the one after the newest.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn take(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        n: u64,
+        now: impl Fn() -> Duration,
+    ) -> io::Result<Progress> {
+        let sent = now();
+        let claim = self.claim(actor)?.clone();
+        match dir.link(&claim.name, &self.names.turn(n)) {
+            Ok(()) if self.is_prompt(sent, now()) => {
+                self.learn(Newest::Taken(n), sent);
+                Ok(Progress::Held(self.held(actor, n, now())?))
+            }
+            Ok(()) => self.confirm(dir, actor, n, now),
+            Err(error) if is_gone(&error) => {
+                self.claims.remove(&actor);
+                self.known = None;
+                Ok(Progress::Again)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Somebody was first; or we were, and NFSv3 lost the answer and sent the call
+                // again. The next attempt looks at the inode.
+                self.learn(Newest::Taken(n), sent);
+                match self.holder_of_ours(dir, n)? {
+                    Some(holder) => self.confirm(dir, holder, n, now),
+                    None => Ok(Progress::Taken(n)),
+                }
+            }
+            Err(error) => {
+                self.known = None;
+                self.unresolved = Some(n);
+                Err(error)
+            }
+        }
+    }
+
+    /// Step: a `link` whose answer was an error may have taken a turn after all. When nobody
+    /// wants it any more it is ended, if it is ours.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn resolve(&mut self, dir: &impl Directory, time: Duration) -> io::Result<()> {
+        let Some(n) = self.unresolved else {
+            return Ok(());
+        };
+        let holder = dir.identity(&self.names.turn(n))?;
+        let ours = self
+            .claims
+            .iter()
+            .find(|(_, claim)| Some(claim.identity) == holder);
+        if let Some((&actor, _)) = ours {
+            let turn = self.held(actor, n, time)?;
+            self.end(dir, &turn, time)?;
+        }
+        self.unresolved = None;
+        Ok(())
+    }
+
+    /// Whether a `link` that was sent at the time `sent` and is answered now can have met the
+    /// names that it was based on.
+    fn is_prompt(&self, sent: Duration, now: Duration) -> bool {
+        let young = self
+            .known
+            .is_some_and(|known| now.saturating_sub(known.seen) < KNOWLEDGE + SLOW_LINK);
+        young && now.saturating_sub(sent) < SLOW_LINK
+    }
+
+    /// Step: after a `link` that was slow, or whose answer was lost: the turn counts only if it
+    /// is the newest and not over; else it is given back.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn confirm(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        n: u64,
+        now: impl Fn() -> Duration,
+    ) -> io::Result<Progress> {
+        let newest = self.discover(dir, &now, Duration::ZERO)?;
+        if newest == Newest::Taken(n) {
+            return Ok(Progress::Held(self.held(actor, n, now())?));
+        }
+        let turn = self.held(actor, n, now())?;
+        self.give_back(dir, &turn, now())?;
+        self.known = None;
+        Ok(Progress::Again)
+    }
+
+    /// Step: whether turn `n` is over; fresh, with one GETATTR where nothing has changed.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn is_over(&mut self, dir: &impl Directory, n: u64, time: Duration) -> io::Result<bool> {
+        let over = dir.identity(&self.names.done(n))?.is_some();
+        let seen = match self.known {
+            Some(known) if known.newest == Newest::Taken(n) && is_young(known.seen, time) => {
+                known.seen
+            }
+            // That the turn is over does not say that it is the newest: others may have come and
+            // gone since it was.
+            _ => {
+                self.known = self.known.filter(|_| !over);
+                return Ok(over);
+            }
+        };
+        if over {
+            // What came after it within this time cannot have been cleaned away yet, so the next
+            // `link` would find it.
+            self.learn(Newest::Over(n), seen);
+        } else {
+            // It was the newest a moment ago, and its end would still stand if it had ended.
+            self.learn(Newest::Taken(n), time);
+        }
+        Ok(over)
+    }
+
+    /// Step: whether turn `n` stands and is not over, when what is known of it has grown old.
+    /// Where its name is gone it was over, and cleaned away.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn still_taken(
+        &mut self,
+        dir: &impl Directory,
+        n: u64,
+        time: Duration,
+    ) -> io::Result<bool> {
+        // First the end, then the beginning: names are removed the other way round.
+        if self.is_over(dir, n, time)? {
+            return Ok(false);
+        }
+        let stands = dir.identity(&self.names.turn(n))?.is_some();
+        if stands {
+            self.learn(Newest::Taken(n), time);
+        } else {
+            self.known = None;
+        }
+        Ok(stands)
+    }
+
+    /// Which of our claims holds turn `n`, if one of them does.
+    fn holder_of_ours(&mut self, dir: &impl Directory, n: u64) -> io::Result<Option<Actor>> {
+        if self.known.is_some_and(|known| known.foreign) {
+            return Ok(None);
+        }
+        let holder = dir.identity(&self.names.turn(n))?;
+        let ours = self
+            .claims
+            .iter()
+            .find(|(_, claim)| Some(claim.identity) == holder)
+            .map(|(actor, _)| *actor);
+        if let Some(known) = &mut self.known {
+            known.foreign = ours.is_none() && holder.is_some();
+        }
+        Ok(ours)
+    }
+
+    fn learn(&mut self, newest: Newest, seen: Duration) {
+        self.began = true;
+        // That somebody else holds a turn stays true for as long as it is the same turn.
+        let foreign = self
+            .known
+            .is_some_and(|known| known.foreign && known.newest == newest);
+        self.known = Some(Known {
+            newest,
+            seen,
+            foreign,
+        });
+    }
+
+    /// Step: shows that the holder lives, where that is due. Gives the time of the last sign.
+    ///
+    /// # Errors
+    /// Those of the directory; the turn is still held.
+    pub fn refresh(
+        &mut self,
+        dir: &impl Directory,
+        turn: &Turn,
+        now: impl Fn() -> Duration,
+    ) -> io::Result<Duration> {
+        let (time, every) = (now(), self.refresh_every);
+        let claim = self
+            .claims
+            .get_mut(&turn.actor)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))?;
+        if time.saturating_sub(claim.refreshed) >= every {
+            dir.touch(&claim.name)?;
+            claim.refreshed = time;
+        }
+        Ok(claim.refreshed)
+    }
+
+    /// Step: ends a turn of ours.
+    ///
+    /// # Errors
+    /// Those of the directory; the turn is still held, as far as others can see, and ending it
+    /// must be tried again.
+    pub fn end(&mut self, dir: &impl Directory, turn: &Turn, time: Duration) -> io::Result<Ended> {
+        let done = self.names.done(turn.n);
+        // Until the answer is there nothing is known.
+        self.known = None;
+        let error = match dir.link(&turn.claim, &done) {
+            Ok(()) => {
+                self.learn(Newest::Over(turn.n), time);
+                self.old.push(Old::new(turn, time));
+                return Ok(Ended::Clean);
+            }
+            Err(error) => error,
+        };
+        if is_gone(&error) {
+            // Our claim was removed behind our back. What ends the turn then is not the claim
+            // that took it, so it looks broken, which is the safe way to look.
+            self.claims.remove(&turn.actor);
+            self.new_claim(dir, turn.actor, time)?;
+            let claim = self.claim(turn.actor)?.name.clone();
+            return match dir.link(&claim, &done) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(Ended::Broken),
+            };
+        }
+        match dir.identity(&done)? {
+            // The answer to an earlier call was lost.
+            Some(ender) if ender == turn.identity => {
+                self.old.push(Old::new(turn, time));
+                Ok(Ended::Clean)
+            }
+            Some(_) => Ok(Ended::Broken),
+            None => Err(error),
+        }
+    }
+
+    /// Step: gives back a turn under which nothing was done. It is ended by a claim that is not
+    /// the holder's, so that it looks broken: had the turn before it been broken, the duty to see
+    /// to that passes on to the next holder. (Ended clean, it would hide the broken turn.)
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn give_back(
+        &mut self,
+        dir: &impl Directory,
+        turn: &Turn,
+        time: Duration,
+    ) -> io::Result<()> {
+        // The old claim's names stay: they say whose the turn was.
+        if let Some(claim) = self.claims.remove(&turn.actor) {
+            let _ = dir.remove(&claim.name);
+        }
+        self.new_claim(dir, turn.actor, time)?;
+        let claim = self.claim(turn.actor)?.name.clone();
+        match dir.link(&claim, &self.names.done(turn.n)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => {
+                self.learn(Newest::Over(turn.n), time);
+                Ok(())
+            }
+        }
+    }
+
+    /// Actors that have a claim.
+    pub fn actors(&self) -> Vec<Actor> {
+        self.claims.keys().copied().collect()
+    }
+
+    /// Step: removes the actor's claim, when the file is no longer in use here. The newest end of
+    /// a turn keeps its inode, if it was ours.
+    pub fn retire(&mut self, dir: &impl Directory, actor: Actor) {
+        if let Some(claim) = self.claims.remove(&actor)
+            && let Err(error) = dir.remove(&claim.name)
+        {
+            log::debug!("could not remove claim {}: {error}", display(&claim.name));
+        }
+    }
+
+    /// Who holds turn `n`, in words, for messages.
+    pub fn describe_holder(&self, dir: &impl Directory, n: u64) -> String {
+        match dir
+            .read(&self.names.turn(n))
+            .map(|text| Owner::parse(&text))
+        {
+            Ok(Some(owner)) => owner.to_string(),
+            Ok(None) => "an unknown program (its claim holds no record)".to_owned(),
+            Err(_) => "an unknown program (its claim cannot be read)".to_owned(),
+        }
+    }
+
+    fn claim(&self, actor: Actor) -> io::Result<&Claim> {
+        self.claims
+            .get(&actor)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))
+    }
+
+    fn held(&self, actor: Actor, n: u64, time: Duration) -> io::Result<Turn> {
+        let claim = self.claim(actor)?;
+        Ok(Turn {
+            n,
+            actor,
+            claim: claim.name.clone(),
+            identity: claim.identity,
+            taken: time,
+        })
+    }
+}
+
+/// Whether what was seen then may be acted upon now.
+fn is_young(seen: Duration, now: Duration) -> bool {
+    now.saturating_sub(seen) < KNOWLEDGE
+}
+
+/// Whether an error of a call says that the file it is about is gone. NFS says so with `ESTALE`
+/// where a local file system says `ENOENT`.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cleaning::LEFTOVER;
+    use super::*;
+    use crate::lock::RealDirectory;
+    use crate::sys::process::boottime;
+    use std::cell::{Cell, RefCell};
+    use std::ffi::{CStr, OsStr};
+
+    /// A real directory in which calls can be made to go wrong.
+    struct Faulty {
+        real: RealDirectory,
+        /// The next `link` to a name that ends so is made, but answered with this error.
+        lose_answer: RefCell<Option<(&'static str, i32)>>,
+        links: Cell<usize>,
+    }
+
+    impl Directory for Faulty {
+        fn link(&self, old: &CStr, new: &CStr) -> io::Result<()> {
+            self.links.set(self.links.get() + 1);
+            let result = self.real.link(old, new);
+            let mut lose = self.lose_answer.borrow_mut();
+            match *lose {
+                Some((end, errno)) if new.to_str().unwrap().ends_with(end) => {
+                    *lose = None;
+                    Err(io::Error::from_raw_os_error(errno))
+                }
+                _ => result,
+            }
+        }
+        fn identity(&self, name: &CStr) -> io::Result<Option<Identity>> {
+            self.real.identity(name)
+        }
+        fn steps(
+            &self,
+            names: &LockNames,
+            now: Duration,
+            max_age: Duration,
+        ) -> io::Result<(Vec<(Step, CString)>, Duration)> {
+            self.real.steps(names, now, max_age)
+        }
+        fn create(&self, name: &CStr, contents: &[u8]) -> io::Result<Identity> {
+            self.real.create(name, contents)
+        }
+        fn touch(&self, name: &CStr) -> io::Result<()> {
+            self.real.touch(name)
+        }
+        fn remove(&self, name: &CStr) -> io::Result<()> {
+            self.real.remove(name)
+        }
+        fn read(&self, name: &CStr) -> io::Result<Vec<u8>> {
+            self.real.read(name)
+        }
+    }
+
+    struct World {
+        dir: Faulty,
+        folder: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new() -> World {
+            let folder = tempfile::tempdir().unwrap();
+            let fd = std::fs::File::open(folder.path()).unwrap();
+            World {
+                dir: Faulty {
+                    real: RealDirectory::new(Arc::new(fd.into())),
+                    lose_answer: RefCell::new(None),
+                    links: Cell::new(0),
+                },
+                folder,
+            }
+        }
+
+        /// A daemon; each has claims of its own.
+        fn daemon(&self) -> Turns {
+            let owner = Arc::new(Owner::this_process().unwrap());
+            Turns::new(
+                LockNames::new(OsStr::new("log")),
+                owner,
+                Duration::from_secs(60),
+            )
+        }
+
+        fn names(&self) -> Vec<String> {
+            let mut names: Vec<String> = std::fs::read_dir(self.folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| !name.contains(".claim."))
+                .collect();
+            names.sort();
+            names
+        }
+    }
+
+    fn held(progress: io::Result<Progress>) -> Turn {
+        match progress.unwrap() {
+            Progress::Held(turn) => turn,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn turns_follow_one_another() {
+        let world = World::new();
+        let (mut a, mut b) = (world.daemon(), world.daemon());
+        let first = held(a.attempt(&world.dir, None, boottime));
+        assert_eq!(first.n, 1);
+        assert_eq!(
+            b.attempt(&world.dir, None, boottime).unwrap(),
+            Progress::Taken(1)
+        );
+        assert_eq!(a.end(&world.dir, &first, boottime()).unwrap(), Ended::Clean);
+        let second = held(b.attempt(&world.dir, None, boottime));
+        assert_eq!(second.n, 2);
+        assert_eq!(
+            a.attempt(&world.dir, None, boottime).unwrap(),
+            Progress::Taken(2)
+        );
+        assert_eq!(
+            b.end(&world.dir, &second, boottime()).unwrap(),
+            Ended::Clean
+        );
+        assert_eq!(
+            world.names(),
+            [".log.done.1", ".log.done.2", ".log.turn.1", ".log.turn.2"]
+        );
+    }
+
+    #[test]
+    fn a_turn_whose_answer_was_lost_is_found_again() {
+        for errno in [libc::EEXIST, libc::EIO, libc::ETIMEDOUT] {
+            let world = World::new();
+            let mut a = world.daemon();
+            *world.dir.lose_answer.borrow_mut() = Some((".turn.1", errno));
+            let turn = match a.attempt(&world.dir, None, boottime) {
+                Ok(Progress::Held(turn)) => turn,
+                Err(_) => held(a.attempt(&world.dir, None, boottime)),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(turn.n, 1);
+            *world.dir.lose_answer.borrow_mut() = Some((".done.1", errno));
+            assert_eq!(a.end(&world.dir, &turn, boottime()).unwrap(), Ended::Clean);
+        }
+    }
+
+    #[test]
+    fn a_slow_link_counts_only_if_its_turn_is_the_newest() {
+        let world = World::new();
+        let (mut a, mut b) = (world.daemon(), world.daemon());
+        // Each look at the clock is two seconds later than the one before.
+        let time = Cell::new(boottime());
+        let slow_clock = || {
+            time.set(time.get() + 2 * SLOW_LINK);
+            time.get()
+        };
+        let turn = held(a.attempt(&world.dir, None, slow_clock));
+        a.end(&world.dir, &turn, boottime()).unwrap();
+        // Number 2 was used and cleaned away while the link that brings it back was under way.
+        b.prepare_claim(&world.dir, None, boottime).unwrap();
+        std::fs::write(world.folder.path().join(".log.done.7"), "").unwrap();
+        assert_eq!(
+            b.take(&world.dir, None, 2, slow_clock).unwrap(),
+            Progress::Again
+        );
+        assert!(
+            world.names().contains(&".log.done.2".to_owned()),
+            "given back"
+        );
+        assert_eq!(held(b.attempt(&world.dir, None, boottime)).n, 8);
+    }
+
+    #[test]
+    fn a_turn_given_back_does_not_look_as_if_it_had_ended_well() {
+        let world = World::new();
+        let mut a = world.daemon();
+        let turn = held(a.attempt(&world.dir, None, boottime));
+        a.give_back(&world.dir, &turn, boottime()).unwrap();
+        let names = LockNames::new(OsStr::new("log"));
+        let holder = world.dir.identity(&names.turn(1)).unwrap();
+        let ender = world.dir.identity(&names.done(1)).unwrap();
+        assert!(holder.is_some() && ender.is_some() && holder != ender);
+    }
+
+    #[test]
+    fn a_turn_that_another_ended_is_seen_to_be_lost() {
+        let world = World::new();
+        let mut a = world.daemon();
+        let turn = held(a.attempt(&world.dir, None, boottime));
+        std::fs::write(world.folder.path().join(".log.done.1"), "").unwrap();
+        assert!(a.is_over(&world.dir, 1, boottime()).unwrap());
+        assert_eq!(a.end(&world.dir, &turn, boottime()).unwrap(), Ended::Broken);
+    }
+
+    #[test]
+    fn a_claim_that_was_removed_is_made_again() {
+        let world = World::new();
+        let mut a = world.daemon();
+        let turn = held(a.attempt(&world.dir, None, boottime));
+        a.end(&world.dir, &turn, boottime()).unwrap();
+        for entry in std::fs::read_dir(world.folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_str().unwrap().contains(".claim.") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        assert_eq!(
+            a.attempt(&world.dir, None, boottime).unwrap(),
+            Progress::Again
+        );
+        assert_eq!(held(a.attempt(&world.dir, None, boottime)).n, 2);
+    }
+
+    #[test]
+    fn at_rest_one_name_stays() {
+        let world = World::new();
+        let mut a = world.daemon();
+        for _ in 0..3 {
+            let turn = held(a.attempt(&world.dir, None, boottime));
+            a.end(&world.dir, &turn, boottime()).unwrap();
+        }
+        assert!(a.clean(&world.dir, None, boottime()).is_some(), "too early");
+        assert_eq!(world.names().len(), 6);
+        assert_eq!(a.clean(&world.dir, None, boottime() + KEEP_OLD), None);
+        assert_eq!(world.names(), [".log.done.3"]);
+        // What a dead daemon has left is removed after a while, but for the newest end.
+        for name in [".log.turn.1", ".log.done.1", ".log.turn.2"] {
+            std::fs::write(world.folder.path().join(name), "").unwrap();
+        }
+        a.discover(&world.dir, boottime, Duration::ZERO).unwrap();
+        a.discover(&world.dir, || boottime() + LEFTOVER / 2, Duration::ZERO)
+            .unwrap();
+        assert_eq!(world.names().len(), 4);
+        a.discover(&world.dir, || boottime() + 2 * LEFTOVER, Duration::ZERO)
+            .unwrap();
+        assert_eq!(world.names(), [".log.done.3"]);
+    }
+
+    /// A waiter that gave up long ago knows an old turn as taken. That it is over now does not
+    /// make it the newest.
+    #[test]
+    fn old_knowledge_brings_no_number_back() {
+        let world = World::new();
+        let (mut a, mut b, mut c) = (world.daemon(), world.daemon(), world.daemon());
+        let start = boottime();
+        let turn = held(a.attempt(&world.dir, None, || start));
+        assert_eq!(
+            b.attempt(&world.dir, None, || start).unwrap(),
+            Progress::Taken(1)
+        );
+        a.end(&world.dir, &turn, start).unwrap();
+        let mut time = start;
+        for _ in 0..4 {
+            time += Duration::from_millis(10);
+            // The first attempt goes by a listing that is a moment old.
+            let turn = loop {
+                if let Progress::Held(turn) = c.attempt(&world.dir, None, || time).unwrap() {
+                    break turn;
+                }
+            };
+            c.end(&world.dir, &turn, time).unwrap();
+        }
+        time += KEEP_OLD;
+        c.clean(&world.dir, None, time);
+        time += KEEP_OLD;
+        c.clean(&world.dir, None, time);
+        assert_eq!(world.names(), [".log.done.1", ".log.done.5", ".log.turn.1"]);
+        assert_eq!(held(c.attempt(&world.dir, None, || time)).n, 6);
+        assert_eq!(
+            b.attempt(&world.dir, None, || time).unwrap(),
+            Progress::Taken(6)
+        );
+    }
+
+    #[test]
+    fn waiting_costs_no_link() {
+        let world = World::new();
+        let (mut a, mut b) = (world.daemon(), world.daemon());
+        held(a.attempt(&world.dir, None, boottime));
+        b.attempt(&world.dir, None, boottime).unwrap();
+        let before = world.dir.links.get();
+        for _ in 0..10 {
+            assert_eq!(
+                b.attempt(&world.dir, None, boottime).unwrap(),
+                Progress::Taken(1)
+            );
+        }
+        assert_eq!(world.dir.links.get(), before);
+    }
+}

@@ -1,0 +1,155 @@
+//! The process itself: clocks, limits, forking into the background.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use super::check;
+
+/// The time since the machine started, including the time that it was suspended
+/// (`CLOCK_BOOTTIME`): a suspended host must notice that its lock may have been broken.
+pub fn boottime() -> Duration {
+    let mut now = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the pointer is valid; this clock exists since Linux 2.6.39, so it cannot fail.
+    let now = unsafe {
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, now.as_mut_ptr());
+        now.assume_init()
+    };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// Sets the file mode creation mask to 0: modes come from the programs, whose own masks the
+/// kernel hands over.
+pub fn clear_umask() {
+    // SAFETY: cannot fail; the mask is of the process, and this one creates files for others only.
+    unsafe { libc::umask(0) };
+}
+
+/// Raises the limit of open files to what is allowed, and gives the limit now in force.
+///
+/// # Errors
+/// Those of `getrlimit(2)` and `setrlimit(2)`.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: the pointer is valid, and the structure is filled where the call succeeds.
+    let mut limit = unsafe {
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()))?;
+        limit.assume_init()
+    };
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is valid.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Gives memory that is free inside the allocator back to the system. The C library of GNU keeps
+/// it otherwise; others give it back themselves.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number and touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Bounds the memory that the allocator keeps for itself: `free_at_end` bytes at the end of each
+/// thread's arena; and single pieces of memory from `own_mapping` bytes on go back to the system
+/// when they are freed. By itself the C library of GNU raises the first of these limits to twice
+/// the largest piece that was ever freed, and [`trim_memory`] leaves the end of an arena alone.
+pub fn bound_free_memory(free_at_end: i32, own_mapping: i32) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes numbers, and is safe to call at any time.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, free_at_end);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, own_mapping);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = (free_at_end, own_mapping);
+}
+
+/// Which side of a [`fork`] this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The process that called it.
+    Parent,
+    /// The new one.
+    Child,
+}
+
+/// `fork(2)`.
+///
+/// # Errors
+/// Those of `fork(2)`, and `EBUSY` where the process has more than one thread: locks of the
+/// others would stay locked for ever in the child.
+pub fn fork() -> io::Result<Fork> {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: with one thread the child is a whole copy; nothing is shared that it must not use.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Fork::Child),
+        _ => Ok(Fork::Parent),
+    }
+}
+
+/// Leaves the session and the terminal of the shell that started this process.
+///
+/// # Errors
+/// Those of `setsid(2)`.
+pub fn new_session() -> io::Result<()> {
+    // SAFETY: takes nothing.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// A pipe: the end to read, and the end to write.
+///
+/// # Errors
+/// Those of `pipe2(2)`.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for both; on success both are new and ours.
+    unsafe {
+        check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
+        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
+    }
+}
+
+/// Makes the standard descriptor `number` (0, 1 or 2) a copy of `fd`.
+///
+/// # Errors
+/// Those of `dup2(2)`.
+pub fn redirect(fd: impl AsFd, number: i32) -> io::Result<()> {
+    // SAFETY: takes descriptors; whoever uses 0, 1 or 2 uses them by number.
+    check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
+}
+
+/// Gives this thread a file mode creation mask of its own (`CLONE_FS` of unshare(2)): otherwise
+/// the mask belongs to the whole process.
+///
+/// # Errors
+/// Those of `unshare(2)`.
+pub fn own_umask() -> io::Result<()> {
+    // SAFETY: takes flags only; afterwards this thread's mask, root and working directory are
+    // its own, and none of the latter two is ever changed.
+    check(unsafe { libc::unshare(libc::CLONE_FS) }).map(drop)
+}
+
+/// Sets the file mode creation mask, and gives the one before.
+pub fn umask(mask: u32) -> u32 {
+    // SAFETY: cannot fail.
+    unsafe { libc::umask(mask) }
+}
+
+/// Sends SIGKILL to a process group (`kill(2)` with a negative number).
+///
+/// # Errors
+/// `ESRCH` where there is no such group; those of `kill(2)`.
+pub fn kill_group(leader: u32) -> io::Result<()> {
+    let group = libc::pid_t::try_from(leader)
+        .ok()
+        .filter(|group| *group > 1)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: takes plain numbers.
+    check(unsafe { libc::kill(-group, libc::SIGKILL) }).map(drop)
+}
