@@ -39,6 +39,8 @@ pub struct Mending<'a> {
     pub label: &'a str,
     /// The turn that has inherited the duty.
     pub turn: u64,
+    /// The claim that holds it.
+    pub claim: &'a CStr,
     /// Whether that turn may still do something.
     pub is_prompt: &'a dyn Fn() -> io::Result<()>,
     /// How the copy takes the place of the file.
@@ -61,15 +63,15 @@ impl Mending<'_> {
     pub fn mend(&self) -> io::Result<()> {
         (self.is_prompt)()?;
         let (dir, names) = (self.dir, self.names);
-        fence::retract(dir, names, boottime())?;
-        let newest = fence::newest(dir, names, boottime())?;
+        fence::retract(dir, names, self.at())?;
+        let newest = fence::newest(dir, names, self.at())?;
         if let Some((k, fence)) = &newest {
             let completed = fence::complete(dir, fence, |staged| self.put(staged, fence))?;
             if completed {
                 log::info!("{}: completed fence {k} of another host", self.label);
             }
         }
-        fence::sweep(dir, names, boottime())?;
+        fence::sweep(dir, names, self.at())?;
         if self.rule.fence == Policy::Off {
             log::warn!("{}: goes on without a fence, as its rule says", self.label);
             return Ok(());
@@ -85,13 +87,17 @@ impl Mending<'_> {
         let fenced = self.fence(&staged, k + 1, last);
         if fenced.is_err() {
             // Unless it was published: then whoever mends next needs it.
-            let unpublished = fence::newest(dir, names, boottime())
+            let unpublished = fence::newest(dir, names, self.at())
                 .is_ok_and(|newest| newest.is_none_or(|(_, fence)| fence.staged != staged));
             if unpublished {
                 let _ = dir.remove(&staged);
             }
         }
         fenced
+    }
+
+    fn at(&self) -> fence::At<'_> {
+        (self.claim, boottime())
     }
 
     fn too_large(&self, size: u64) -> io::Result<()> {

@@ -620,7 +620,7 @@ impl Guard {
     fn look_once_more(&self, turns: &mut Turns) {
         for actor in turns.actors() {
             if let Some(_assumed) = self.act_as(actor)
-                && let Err(error) = turns.discover(&*self.dir, boottime, KEEP_OLD / 5)
+                && let Err(error) = turns.discover(&*self.dir, actor, boottime, KEEP_OLD / 5)
             {
                 log::debug!("{}: old names may stay: {error}", self.label);
             }
@@ -709,12 +709,16 @@ impl Guard {
     }
 
     /// Whether the directory of the file is gone, so that the file has no name that others could
-    /// reach it by.
+    /// reach it by. `ESTALE` does not say so: a server that is just being restarted gives it too.
     pub(super) fn directory_is_gone(&self) -> bool {
-        match crate::sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC) {
-            Ok(stat) => stat.nlink == 0,
-            Err(error) => error.raw_os_error() == Some(libc::ESTALE),
-        }
+        let stat = sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
+        stat.is_ok_and(|stat| stat.nlink == 0)
+    }
+
+    /// Whether the server does not know the directory of the file.
+    pub(super) fn directory_is_stale(&self) -> bool {
+        let stat = sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
+        stat.is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE))
     }
 
     /// Opens the file that the name refers to now.

@@ -31,6 +31,9 @@ use super::names::{LockNames, Step};
 /// of its last write.
 const KEPT: u64 = 16;
 
+/// A claim of ours, for the listings that are needed, and the present time.
+pub type At<'a> = (&'a CStr, Duration);
+
 /// A fence, as it is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
@@ -99,17 +102,17 @@ impl Fence {
 fn list(
     dir: &impl Directory,
     names: &LockNames,
-    now: Duration,
+    (claim, now): At<'_>,
 ) -> io::Result<Vec<(Step, CString)>> {
-    Ok(dir.steps(names, now, Duration::ZERO)?.0)
+    Ok(dir.steps(names, claim, now, Duration::ZERO)?.0)
 }
 
 /// Step: no fence can be published any more by whoever had a turn before.
 ///
 /// # Errors
 /// Those of the directory.
-pub fn retract(dir: &impl Directory, names: &LockNames, now: Duration) -> io::Result<()> {
-    for (step, name) in list(dir, names, now)? {
+pub fn retract(dir: &impl Directory, names: &LockNames, at: At<'_>) -> io::Result<()> {
+    for (step, name) in list(dir, names, at)? {
         if step == Step::Note {
             dir.remove(&name)?;
         }
@@ -124,9 +127,9 @@ pub fn retract(dir: &impl Directory, names: &LockNames, now: Duration) -> io::Re
 pub fn newest(
     dir: &impl Directory,
     names: &LockNames,
-    now: Duration,
+    at: At<'_>,
 ) -> io::Result<Option<(u64, Fence)>> {
-    let numbers = list(dir, names, now)?.into_iter().filter_map(number);
+    let numbers = list(dir, names, at)?.into_iter().filter_map(number);
     match numbers.max() {
         None => Ok(None),
         Some(k) => Ok(Some((k, read(dir, names, k)?))),
@@ -152,8 +155,8 @@ fn read(dir: &impl Directory, names: &LockNames, k: u64) -> io::Result<Fence> {
 ///
 /// # Errors
 /// Those of the directory.
-pub fn sweep(dir: &impl Directory, names: &LockNames, now: Duration) -> io::Result<()> {
-    for (step, name) in list(dir, names, now)? {
+pub fn sweep(dir: &impl Directory, names: &LockNames, at: At<'_>) -> io::Result<()> {
+    for (step, name) in list(dir, names, at)? {
         if step == Step::Stage {
             log::info!("removing {}, left behind by a dead holder", display(&name));
             match dir.remove(&name) {
@@ -231,9 +234,9 @@ pub fn fate(
     dir: &impl Directory,
     names: &LockNames,
     (turn, ino): (u64, u64),
-    now: Duration,
+    at: At<'_>,
 ) -> io::Result<Fate> {
-    let mut numbers: Vec<u64> = list(dir, names, now)?
+    let mut numbers: Vec<u64> = list(dir, names, at)?
         .into_iter()
         .filter_map(number)
         .collect();
@@ -273,9 +276,10 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    const NOW: Duration = Duration::ZERO;
+    const NOW: At<'_> = (c"claim", Duration::ZERO);
 
     fn open(world: &Path) -> RealDirectory {
+        std::fs::write(world.join("claim"), "").unwrap();
         RealDirectory::new(Arc::new(std::fs::File::open(world).unwrap().into()))
     }
 

@@ -177,7 +177,14 @@ impl Turns {
         now: impl Fn() -> Duration,
     ) -> io::Result<Progress> {
         self.prepare_claim(dir, actor, &now)?;
-        match self.newest(dir, &now)? {
+        let newest = match self.newest(dir, actor, &now) {
+            // It was removed behind our back.
+            Err(error) if is_gone(&error) && !self.claims.contains_key(&actor) => {
+                return Ok(Progress::Again);
+            }
+            other => other?,
+        };
+        match newest {
             Newest::Over(n) => self.take(dir, actor, n + 1, now),
             Newest::Taken(n) => {
                 if let Some(holder) = self.holder_of_ours(dir, n)? {
@@ -201,7 +208,12 @@ impl Turns {
     }
 
     /// The newest turn, from memory as long as that is young enough.
-    fn newest(&mut self, dir: &impl Directory, now: impl Fn() -> Duration) -> io::Result<Newest> {
+    fn newest(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        now: impl Fn() -> Duration,
+    ) -> io::Result<Newest> {
         let time = now();
         let fresh = |known: &Option<Known>| known.filter(|known| is_young(known.seen, time));
         if let Some(known) = fresh(&self.known) {
@@ -217,8 +229,10 @@ impl Turns {
         match fresh(&self.known) {
             Some(known) => Ok(known.newest),
             // After an error what a listing showed before it is not enough.
-            None if self.known.is_none() && self.began => self.discover(dir, now, Duration::ZERO),
-            None => self.discover(dir, now, KNOWLEDGE / 2),
+            None if self.known.is_none() && self.began => {
+                self.discover(dir, actor, now, Duration::ZERO)
+            }
+            None => self.discover(dir, actor, now, KNOWLEDGE / 2),
         }
     }
 
@@ -278,11 +292,19 @@ impl Turns {
     pub fn discover(
         &mut self,
         dir: &impl Directory,
+        actor: Actor,
         now: impl Fn() -> Duration,
         max_age: Duration,
     ) -> io::Result<Newest> {
         let began = now();
-        let (steps, seen) = dir.steps(&self.names, began, max_age)?;
+        let claim = self.claim(actor)?.name.clone();
+        let listed = dir.steps(&self.names, &claim, began, max_age);
+        let (steps, seen) = listed.inspect_err(|error| {
+            if is_gone(error) {
+                // It is made anew by the next attempt, if it is the claim that is gone.
+                self.claims.remove(&actor);
+            }
+        })?;
         let time = now();
         if time.saturating_sub(seen) > SLOWEST_LISTING {
             // Names may have come and gone behind its back.
@@ -307,7 +329,7 @@ impl Turns {
             // A turn before its end: who finds the turn without its end takes it for a living one.
             Step::Turn(n) if n < done => Some(((n, 0), name)),
             Step::Done(n) if n < done => Some(((n, 1), name)),
-            Step::Kept(_) => Some(((0, 0), name)),
+            Step::Kept(_) | Step::Witness => Some(((0, 0), name)),
             _ => None,
         });
         let mut old: Vec<_> = old.collect();
@@ -409,8 +431,9 @@ impl Turns {
         (n, sign): (u64, Duration),
         now: impl Fn() -> Duration,
     ) -> io::Result<Progress> {
-        let newest = self.discover(dir, &now, Duration::ZERO)?;
-        if newest == Newest::Taken(n) {
+        let newest = self.discover(dir, actor, &now, Duration::ZERO)?;
+        // A second look, in another way.
+        if newest == Newest::Taken(n) && dir.identity(&self.names.done(n))?.is_none() {
             return self.begin(dir, actor, (n, sign), now());
         }
         let turn = self.held(actor, n, now())?;
@@ -730,10 +753,11 @@ mod tests {
         fn steps(
             &self,
             names: &LockNames,
+            claim: &CStr,
             now: Duration,
             max_age: Duration,
         ) -> io::Result<(Vec<(Step, CString)>, Duration)> {
-            self.real.steps(names, now, max_age)
+            self.real.steps(names, claim, now, max_age)
         }
         fn create(&self, name: &CStr, contents: &[u8]) -> io::Result<Identity> {
             self.real.create(name, contents)
@@ -923,12 +947,23 @@ mod tests {
         for name in [".log.turn.1", ".log.done.1", ".log.turn.2"] {
             std::fs::write(world.folder.path().join(name), "").unwrap();
         }
-        a.discover(&world.dir, boottime, Duration::ZERO).unwrap();
-        a.discover(&world.dir, || boottime() + LEFTOVER / 2, Duration::ZERO)
+        a.discover(&world.dir, None, boottime, Duration::ZERO)
             .unwrap();
+        a.discover(
+            &world.dir,
+            None,
+            || boottime() + LEFTOVER / 2,
+            Duration::ZERO,
+        )
+        .unwrap();
         assert_eq!(world.names().len(), 4);
-        a.discover(&world.dir, || boottime() + 2 * LEFTOVER, Duration::ZERO)
-            .unwrap();
+        a.discover(
+            &world.dir,
+            None,
+            || boottime() + 2 * LEFTOVER,
+            Duration::ZERO,
+        )
+        .unwrap();
         assert_eq!(world.names(), [".log.done.3"]);
     }
 
