@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 pub mod check_config;
 pub mod demo;
 pub mod mount;
+pub mod mount_table;
 
 /// Mount a directory so that programs on many hosts update its files safely, even on NFS.
 #[derive(Debug, Parser)]
