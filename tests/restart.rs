@@ -3,11 +3,11 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, Stdio};
 
+use common::talker::Talker;
 use common::{
     ALICE, DEADLINE, Finished, Mount, Who, command, daemons, directory, dotlockfs, end_of, finish,
     is_mounted, python, require_program, require_root, send, shell, wait_until,
@@ -245,58 +245,6 @@ attempt(lambda: fcntl.flock(file, fcntl.LOCK_EX), 'locked')
 for line in sys.stdin:
     attempt(lambda: os.write(file, line.encode()), 'written')
 ";
-
-/// A Python program with which the test talks line by line.
-struct Talker {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Talker {
-    fn new(program: &str, arguments: &[&Path]) -> Talker {
-        let mut child = command(Who::Root, "python3")
-            .args(["-B", "-c", program])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 starts");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        Talker {
-            child,
-            input,
-            output,
-        }
-    }
-
-    fn says(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("it listens");
-    }
-
-    /// Reads lines until this one comes.
-    #[track_caller]
-    fn hears(&mut self, expected: &str) {
-        let mut heard = String::new();
-        loop {
-            let mut line = String::new();
-            let len = self.output.read_line(&mut line).expect("it talks");
-            assert!(len > 0, "it ended without {expected:?}, after {heard:?}");
-            if line.trim_end() == expected {
-                return;
-            }
-            heard.push_str(&line);
-        }
-    }
-}
-
-impl Drop for Talker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// A program that opens a file and lists its directory all the time, and writes what it met: the
 /// bare directory is never to be among it.

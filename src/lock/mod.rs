@@ -17,7 +17,8 @@
 //! | `X.lock` | the classic dotlock, held within a turn, for programs that know nothing of turns |
 //!
 //! Read in this order: [`names`], [`record`] (what a claim holds), [`directory`] (the calls, and
-//! how each is made fresh on NFS), [`listing`], [`turns`] (the protocol), [`dotlock`], [`part`].
+//! how each is made fresh on NFS), [`listing`], [`turns`] (the protocol), [`dotlock`], [`part`];
+//! and [`survey`], which looks at all this from outside.
 
 pub mod directory;
 pub mod dotlock;
@@ -25,6 +26,7 @@ pub mod listing;
 pub mod names;
 pub mod part;
 pub mod record;
+pub mod survey;
 pub mod turns;
 
 pub use directory::{Directory, Identity, RealDirectory};
