@@ -289,6 +289,228 @@ for path in root, root + '/file':
     assert_eq!(said.lines().collect::<Vec<_>>(), [&daemon, &daemon]);
 }
 
+#[test]
+fn a_sound_directory_has_no_fault() {
+    let source = directory();
+    let rules = "version = 1\n[[guard]]\nfiles = [\"*.log\"]\n";
+    fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write");
+    let mount = Mount::new(source.path());
+    fs::create_dir(mount.join("sub")).expect("mkdir");
+    for dir in [source.path(), mount.path(), &mount.join("sub")] {
+        let before = listing(dir);
+        let (code, answer) = doctor(dir);
+        assert_eq!(code, 0, "{answer}");
+        assert_eq!(
+            (&answer["faults"], &answer["warnings"]),
+            (&0.into(), &0.into())
+        );
+        assert_eq!(listing(dir), before, "nothing is left");
+        for (subject, level, what) in [
+            ("file system", "note", "no NFS"),
+            ("directory", "ok", "can be made"),
+            ("link(2)", "ok", "makes a second name"),
+            ("link(2) race", "ok", "exactly one got it"),
+            ("changes", "ok", "ctime"),
+            ("writing", "ok", "fdatasync works"),
+            ("clock", "ok", "is that of this host"),
+            ("locks", "ok", "none is held"),
+            ("rules", "ok", "1 rule"),
+            ("kernel", "ok", "Linux "),
+            ("/dev/fuse", "ok", "can be opened"),
+        ] {
+            let found = finding(&answer, subject);
+            assert_eq!(found["level"], level, "{found}");
+            let words = found["what"].as_str().expect("words");
+            assert!(words.contains(what), "{found}");
+            assert_eq!(found["advice"], Value::Null);
+        }
+        let mounts = finding(&answer, "mounts here");
+        assert_eq!(mounts["level"], "ok");
+        let daemon = format!(
+            "{}, served by process {}",
+            mount.path().display(),
+            mount.daemon()
+        );
+        assert_eq!(mounts["what"], daemon);
+
+        let text = finish(command(Who::Root, dotlockfs()).arg("doctor").arg(dir)).success();
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        let begins = |line: &str| text.lines().any(|found| found.starts_with(line));
+        assert!(
+            begins("ok       link(2) race   20 times 8 threads"),
+            "{text}"
+        );
+        assert!(text.ends_with("\nno faults, no warnings\n"), "{text}");
+    }
+}
+
+#[test]
+fn faults_are_named_with_what_to_do() {
+    let source = directory();
+    let at = |name: &str| source.path().join(name);
+    fs::write(at(".dotlockfs.toml"), "version = 1\nnonsense = true\n").expect("write");
+    let (code, answer) = doctor(source.path());
+    assert_eq!(code, 1, "{answer}");
+    assert_eq!(answer["faults"], 1);
+    let rules = finding(&answer, "rules");
+    assert_eq!(rules["level"], "fault");
+    let what = rules["what"].as_str().expect("words");
+    assert!(what.contains(".dotlockfs.toml:2:1: unknown key"), "{rules}");
+    assert_eq!(rules["advice"], "see: dotlockfs check-config DIR");
+
+    // Where nothing can be written the rest is looked at all the same.
+    fs::create_dir(at("read-only")).expect("mkdir");
+    let script = r#"mount -t tmpfs -o ro none "$1""#;
+    shell(Who::Root, script, &[&at("read-only")]);
+    let _tmpfs = Unmounted(at("read-only"));
+    let (code, answer) = doctor(&at("read-only"));
+    assert_eq!(code, 1, "{answer}");
+    assert_eq!(finding(&answer, "directory")["level"], "fault");
+    assert_eq!(finding(&answer, "mount options")["level"], "warning");
+    assert_eq!(finding(&answer, "locks")["level"], "ok");
+
+    let finished = finish(
+        command(Who::Root, dotlockfs())
+            .arg("doctor")
+            .arg(at("missing")),
+    );
+    let said = refusal(finished);
+    assert!(
+        said.contains("missing: cannot open it: No such file"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_crashes_have_left_is_found() {
+    let source = directory();
+    let at = |name: &str| source.path().join(name);
+    let mount = Mount::new(source.path());
+    let holder = held(&mount.join("log"));
+    // A lock that was given back leaves its claim for a while.
+    fs::write(mount.join("other"), "").expect("write");
+    shell(Who::Root, r#"echo line >> "$1""#, &[&mount.join("other")]);
+    let (_, answer) = doctor(source.path());
+    let locks = finding(&answer, "locks");
+    assert_eq!(locks["level"], "ok", "{locks}");
+    let what = locks["what"].as_str().expect("words");
+    assert!(
+        what.contains("held") && what.contains("signs of life"),
+        "{locks}"
+    );
+
+    send(mount.daemon(), libc::SIGKILL);
+    let killed = wait_until(DEADLINE, || daemons(mount.path()).is_empty());
+    assert!(killed, "killed");
+    drop(holder);
+    for name in ["mbox", "mbox.lock", ".x.stage.12345"] {
+        fs::write(at(name), "").expect("write");
+    }
+    let hours_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 3600);
+    for name in ["mbox.lock", ".x.stage.12345"] {
+        let file = fs::File::options().append(true).open(at(name));
+        file.expect("open")
+            .set_modified(hours_ago)
+            .expect("set the time");
+    }
+    let (code, answer) = doctor(source.path());
+    assert_eq!(code, 0, "these are no faults: {answer}");
+    for (subject, level, what) in [
+        ("locks", "warning", "dead: log"),
+        ("lock files", "warning", ": mbox.lock"),
+        ("leftovers", "warning", ": .x.stage.12345"),
+        ("leftovers", "note", ".other.claim."),
+        ("mounts here", "warning", "has ended; start it again"),
+    ] {
+        let all = answer["findings"].as_array().expect("a list");
+        let found = all.iter().any(|found| {
+            let words = found["what"].as_str().expect("words");
+            found["subject"] == subject && found["level"] == level && words.contains(what)
+        });
+        assert!(found, "{subject}, {level}, {what}: {answer}");
+    }
+}
+
+#[test]
+fn a_mount_with_rules_of_its_own_is_named() {
+    let source = directory();
+    let elsewhere = directory();
+    let rules = elsewhere.path().join("rules.toml");
+    fs::write(&rules, "version = 1\n").expect("write");
+    let rules = rules.to_str().expect("UTF-8");
+    for (arguments, named) in [
+        (["--config", rules], rules),
+        (["-o", "guard=*.log"], "(guard=*.log)"),
+    ] {
+        let mount = Mount::with(source.path(), &arguments);
+        let (code, answer) = doctor(source.path());
+        assert_eq!(code, 0, "{answer}");
+        let mounts = finding(&answer, "mounts here");
+        assert_eq!(mounts["level"], "warning");
+        assert!(
+            mounts["what"].as_str().expect("words").contains(named),
+            "{mounts}"
+        );
+        mount.unmount();
+    }
+    let (_, answer) = doctor(source.path());
+    let mounts = finding(&answer, "mounts here");
+    assert_eq!(mounts["level"], "note", "{mounts}");
+}
+
+#[test]
+fn a_doctor_that_is_sent_away_leaves_nothing() {
+    let source = directory();
+    for _ in 0..5 {
+        let mut child = command(Who::Root, dotlockfs())
+            .arg("doctor")
+            .arg(source.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the command starts");
+        let mut ended = None;
+        let busy = wait_until(DEADLINE, || {
+            ended = child.try_wait().expect("wait");
+            ended.is_some() || !listing(source.path()).is_empty()
+        });
+        assert!(busy, "it makes files, or ends");
+        if ended.is_none() {
+            send(child.id(), libc::SIGTERM);
+        }
+        let status = common::end_of(&mut child, "doctor after a signal");
+        // It may have come to its end before the signal.
+        assert!(matches!(status.code(), Some(0 | 143)), "{status}");
+        assert_eq!(listing(source.path()), Vec::<PathBuf>::new());
+    }
+}
+
+/// Runs `dotlockfs doctor --json`; gives the exit status too.
+#[track_caller]
+fn doctor(dir: &Path) -> (i32, Value) {
+    require_root();
+    let mut command = command(Who::Root, dotlockfs());
+    let finished = finish(command.arg("doctor").arg("--json").arg(dir));
+    let text = &finished.stdout;
+    let answer = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {finished:?}"));
+    (finished.status.code().expect("it ends by itself"), answer)
+}
+
+/// The one finding about a subject.
+#[track_caller]
+fn finding<'a>(answer: &'a Value, subject: &str) -> &'a Value {
+    let all = answer["findings"].as_array().expect("a list");
+    let found: Vec<&Value> = all
+        .iter()
+        .filter(|found| found["subject"] == subject)
+        .collect();
+    assert_eq!(found.len(), 1, "{subject}: {answer}");
+    found[0]
+}
+
 /// A program that holds the lock of a file.
 #[track_caller]
 fn held(file: &Path) -> Talker {

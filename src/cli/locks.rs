@@ -18,6 +18,37 @@ use crate::lock::Owner;
 use crate::lock::survey::{self, Life, Lock, LockFile, State, Survey, Turn};
 use crate::sys::fs::Timestamp;
 
+/// What `--help` says after the options.
+pub const HELP: &str = "\
+Shown are the locks of dotlockfs on any host, and lock files X.lock of other programs, in DIR and \
+all directories below it. Nothing is changed, and nobody is waited for. In a mount of dotlockfs \
+this takes root, or the user who mounted it.
+
+Columns:
+  STATE   held    somebody has the lock
+          broken  the last holder's lock was ended by another; it is free
+          free    nobody has it; shown with --all
+          X.lock  another program has made the lock file FILE.lock
+  TURN    its number: each time that the lock is taken has its own
+  HOLDER  host and process of the dotlockfs that has the lock or had it (not
+          of the program that it works for), and \"dead\" if that is known;
+          or what is written in X.lock
+  SEEN    how long ago the holder has last shown a sign of life, which it
+          does every quarter of stale_after while it has the lock; the age
+          of X.lock. By the server's clock: a hidden file is made in DIR for
+          a moment to see the time. Where that cannot be, the newest time on
+          any lock counts as the present, and a ~ stands before it
+  FILE    relative to DIR; control characters and the like are escaped
+
+With --json, one object: \"directory\"; \"clock\", \"server\" or \"newest\" (as in SEEN); \"locks\", a \
+list of objects with \"file\" (and \"file_hex\", where that is not UTF-8), \"state\" (\"held\", \
+\"broken\", \"over\" or \"foreign\"), and either \"program\", \"turn\", \"host\", \"pid\", \"alive\" (null \
+where this host cannot know), \"sign_of_life_seconds\" and, if broken, \"ended_by\"; or, for \
+\"foreign\", \"lock_file\", \"kind\", \"content\" and \"age_seconds\"; and \"problems\", what could not \
+be looked at.
+
+Exit status: 0; 1 if something could not be looked at.";
+
 /// The widest column of holders in the table, in characters.
 const HOLDER_MAX: usize = 34;
 

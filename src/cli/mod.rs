@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 pub mod bare;
 pub mod check_config;
 pub mod demo;
+pub mod doctor;
 pub mod locks;
 pub mod mount;
 pub mod mount_table;
@@ -43,6 +44,8 @@ enum Command {
     CheckConfig(CheckConfigArgs),
     /// List the locks that are held under a directory, and by whom
     Locks(LocksArgs),
+    /// Test whether a directory and this host are fit for dotlockfs, and say what to do if not
+    Doctor(DoctorArgs),
 }
 
 /// Arguments of the mount itself, the default command.
@@ -102,37 +105,24 @@ pub struct CheckConfigArgs {
 
 /// Arguments of `dotlockfs locks`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "List the locks that are held under a directory, and by whom.\n\n\
-        Shown are the locks of dotlockfs on any host, and lock files X.lock of other programs. \
-        Nothing is changed: nobody waits for this command, and it waits for nobody. On a mount of \
-        dotlockfs it takes root, or the user who mounted it.",
-    after_long_help = "Columns:\n  \
-        STATE   held: somebody has the lock. broken: the last holder's lock was ended\n          \
-                by another; it is free. free: nobody has it (only with --all). X.lock:\n          \
-                another program has made this lock file\n  \
-        TURN    the number of the turn, one more for each time that the lock is taken\n  \
-        HOLDER  host and process of the dotlockfs that has the lock (not of the program\n          \
-                that it works for), or had it; or what is written in X.lock\n  \
-        SEEN    how long ago the holder has last shown a sign of life, which it does\n          \
-                every quarter of stale_after; the age of X.lock. By the server's clock: a\n          \
-                file is made in DIR for a moment and its time is looked at. Where that\n          \
-                cannot be, the newest time on any lock stands for the present (~)\n  \
-        FILE    relative to DIR; control characters and the like are escaped\n\n\
-        With --json, one object: \"directory\"; \"clock\", \"server\" or \"newest\" (see SEEN);\n\
-        \"locks\", a list of objects with \"file\" (and, where that is not UTF-8, \"file_hex\"),\n\
-        \"state\" (\"held\", \"broken\", \"over\" or \"foreign\"), and either \"program\", \"turn\",\n\
-        \"host\", \"pid\", \"alive\" (null where this host cannot know) and\n\
-        \"sign_of_life_seconds\", or for \"foreign\" \"lock_file\", \"kind\", \"content\" and\n\
-        \"age_seconds\"; and \"problems\", what could not be looked at.\n\n\
-        Exit status: 0; 1 if something could not be looked at."
-)]
+#[command(after_long_help = locks::HELP)]
 pub struct LocksArgs {
     /// A directory, on the file system itself or in a mount of dotlockfs
     pub dir: PathBuf,
     /// Show also files whose lock is free
     #[arg(long)]
     pub all: bool,
+    /// Write JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `dotlockfs doctor`.
+#[derive(Debug, Args)]
+#[command(after_long_help = doctor::HELP)]
+pub struct DoctorArgs {
+    /// The directory to guard, or a mount of dotlockfs
+    pub dir: PathBuf,
     /// Write JSON, for scripts
     #[arg(long)]
     pub json: bool,
@@ -146,6 +136,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Demo(args)), _) => demo::run(&args),
         (Some(Command::CheckConfig(args)), _) => check_config::run(&args),
         (Some(Command::Locks(args)), _) => locks::run(&args),
+        (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (None, Some(args)) => mount::run(args),
         (None, None) => unreachable!("clap asks for SOURCE and MOUNTPOINT"),
     };
