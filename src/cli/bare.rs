@@ -1,7 +1,7 @@
 //! The directory as it is, without the mount of dotlockfs that may lie over it.
 //!
 //! A mount hides the names of the lock protocol. Whoever wants to see them goes by way of the
-//! daemon: it has the directory below open, and [`DAEMON`](crate::fs::DAEMON) tells where.
+//! daemon: it has the directory below open, and [`DAEMON`] tells where.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
