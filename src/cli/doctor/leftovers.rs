@@ -106,7 +106,8 @@ fn judged(found: &Survey, now: Timestamp, here: &Owner) -> Vec<Finding> {
         Finding::warning(
             "locks",
             format!("held by a daemon of this host that is dead: {paths}"),
-            "mount again on this host; see who it was with: dotlockfs locks DIR",
+            "whoever wants it next has to break the lock; the log of that daemon, or of the kernel, \
+             may say why it died",
         )
     });
     say(&silent, &|paths| {
