@@ -3,7 +3,9 @@
 //! A mount hides the names of the lock protocol. Whoever wants to see them goes by way of the
 //! daemon: it has the directory below open, and [`DAEMON`] tells where.
 
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -40,11 +42,32 @@ pub struct Over {
     pub daemon: u32,
 }
 
+/// Why a directory cannot be reached: a line for the user that says what failed, on which path,
+/// and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreachable {
+    /// The daemon of the mount has ended.
+    Dead(String),
+    /// This user may not.
+    Forbidden(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Dead(line) | Self::Forbidden(line) | Self::Other(line)) = self;
+        f.write_str(line)
+    }
+}
+
+impl Error for Unreachable {}
+
 /// Opens a directory; if it lies in a mount of dotlockfs, the one below.
 ///
 /// # Errors
-/// A line for the user: what failed, on which path, what to do.
-pub fn open(dir: &Path) -> Result<Bare, String> {
+/// Where it cannot be reached, or is no directory.
+pub fn open(dir: &Path) -> Result<Bare, Unreachable> {
     let fail = |error: io::Error| failed(dir, "cannot open it", &error);
     let path = std::fs::canonicalize(dir).map_err(fail)?;
     let (fd, id) = mount_table::open(&path).map_err(fail)?;
@@ -57,20 +80,21 @@ pub fn open(dir: &Path) -> Result<Bare, String> {
     // What the kernel remembers outlives a daemon.
     let seen = sys::fs::statx(&fd, c"", libc::AT_STATX_FORCE_SYNC).map_err(|error| {
         match (error.raw_os_error(), &ours) {
-            (Some(libc::ENOTCONN), Some(entry)) => format!(
-                "{0}: the daemon of the mount {0} has ended; start it again, by the same command \
-                 as before",
+            (Some(libc::ENOTCONN), Some(entry)) => Unreachable::Dead(format!(
+                "{}: the daemon of this mount has ended; start it again, by the same command as \
+                 before",
                 shown(&entry.point)
-            ),
-            (Some(libc::EACCES), Some(entry)) => format!(
+            )),
+            (Some(libc::EACCES), Some(entry)) => Unreachable::Forbidden(format!(
                 "{}: the mount is another user's, and does not answer this one",
                 shown(&entry.point)
-            ),
+            )),
             _ => fail(error),
         }
     })?;
     if !seen.is_dir() {
-        return Err(format!("{}: is not a directory", shown(dir)));
+        let line = format!("{}: is not a directory", shown(dir));
+        return Err(Unreachable::Other(line));
     }
     let Some(entry) = ours else {
         return Ok(Bare {
@@ -85,11 +109,11 @@ pub fn open(dir: &Path) -> Result<Bare, String> {
     })?;
     let below =
         below(&path, &entry, daemon, number).map_err(|error| match error.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM) => format!(
+            Some(libc::EACCES | libc::EPERM) => Unreachable::Forbidden(format!(
                 "{}: a mount of dotlockfs hides its locks; they are reached by way of its daemon, \
                  process {daemon}: this takes root, or the user who started it",
                 shown(dir)
-            ),
+            )),
             _ => failed(
                 dir,
                 &format!("the directory below is not found at the daemon, process {daemon}"),
@@ -98,11 +122,11 @@ pub fn open(dir: &Path) -> Result<Bare, String> {
         })?;
     let found = sys::fs::statx(&below, c"", 0).map_err(fail)?;
     if found.ino != seen.ino && seen.ino < FIRST_MADE_UP {
-        return Err(format!(
+        return Err(Unreachable::Other(format!(
             "{}: process {daemon} is not the daemon of this mount; is that in another pid \
              namespace? run this there, or on the directory without the mount",
             shown(dir)
-        ));
+        )));
     }
     Ok(Bare {
         dir: below,
@@ -146,8 +170,8 @@ fn below(path: &Path, entry: &Entry, daemon: u32, number: u32) -> io::Result<Own
 }
 
 /// A line for the user, without the number of the error.
-fn failed(path: &Path, what: &str, error: &io::Error) -> String {
+fn failed(path: &Path, what: &str, error: &io::Error) -> Unreachable {
     let reason = error.to_string();
     let reason = reason.split(" (os error").next().unwrap_or_default();
-    format!("{}: {what}: {reason}", shown(path))
+    Unreachable::Other(format!("{}: {what}: {reason}", shown(path)))
 }

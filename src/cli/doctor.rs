@@ -23,6 +23,7 @@ use super::{DoctorArgs, print};
 use crate::config::error::shown;
 use crate::config::explain::hang;
 use nfs::FileSystem;
+use rules::RuleFile;
 
 /// What `--help` says after the options.
 pub const HELP: &str = "\
@@ -139,18 +140,18 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Box<dyn Error>> {
     // A signal ends the tests between two of them, so that no file of theirs is left.
     let signal = Arc::new(AtomicUsize::new(0));
     for number in [SIGINT, SIGTERM, SIGHUP] {
-        let value = usize::try_from(number).unwrap_or(SIGTERM as usize);
-        signal_hook::flag::register_usize(number, Arc::clone(&signal), value)?;
+        signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
     }
     let Bare { dir, path, mount } = bare::open(&args.dir)?;
     let dir = Arc::new(dir);
     let system = FileSystem::of(&dir)?;
     let guarded = mount.as_ref().map(|over| over.entry.point.as_path());
+    let rules = RuleFile::read(&dir, &path, guarded)?;
     let tests: [&dyn Fn() -> Vec<Finding>; 6] = [
         &|| system.findings(),
         &|| probes::findings(&dir, &system, &|| signal.load(Ordering::Relaxed) != 0),
-        &|| leftovers::findings(&dir),
-        &|| rules::findings(&dir, &path, guarded),
+        &|| leftovers::findings(&dir, rules.stale_after()),
+        &|| rules.findings(),
         &|| rules::mounts(&path, guarded),
         &|| host::findings(),
     ];

@@ -373,7 +373,13 @@ impl Survey {
 
     /// The attributes that the server has for a name now; `None` if the name is gone.
     fn look(&mut self, dir: &OwnedFd, name: &CString) -> io::Result<Option<Stat>> {
-        match sys::fs::statx(dir, name, libc::AT_STATX_FORCE_SYNC) {
+        let ask = || sys::fs::statx(dir, name, libc::AT_STATX_FORCE_SYNC);
+        // The client may have known the name by a file that is gone since; it forgets it then.
+        let seen = ask().or_else(|error| match error.raw_os_error() {
+            Some(libc::ESTALE) => ask(),
+            _ => Err(error),
+        });
+        match seen {
             Ok(stat) => {
                 self.newest = self.newest.max(stat.mtime);
                 Ok(Some(stat))

@@ -57,6 +57,8 @@ pub fn own_namespace() -> io::Result<()> {
 /// Those of `open_tree(2)`.
 pub fn copy_tree(dir: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    // As wide as what syscall(2) takes.
+    let flags = flags as libc::c_ulong;
     // SAFETY: the path is NUL-terminated and outlives the call; a non-negative result is a new
     // descriptor that nobody else owns.
     unsafe {

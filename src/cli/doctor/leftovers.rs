@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Finding, reason, some_of};
+use crate::cli::locks;
 use crate::lock::Owner;
 use crate::lock::survey::{self, Life, State, Survey};
 use crate::sys::fs::Timestamp;
 
-/// A held lock without a sign of life for so long is stale by the rules of most directories.
+/// A held lock without a sign of life for so long is stale, unless the rules allow for more: they
+/// are perhaps those of another directory, and one minute is what most say.
 const SILENT: Duration = Duration::from_secs(5 * 60);
 /// A lock file of another program is suspicious after this.
 const FOREIGN: Duration = Duration::from_secs(30 * 60);
@@ -19,7 +21,9 @@ const STAGED: Duration = Duration::from_secs(60 * 60);
 /// A claim of a host that we cannot ask is suspicious after this.
 const CLAIM: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(super) fn findings(dir: &Arc<OwnedFd>) -> Vec<Finding> {
+/// Looks at the directory and all below it. `stale_after` is the longest time without a sign of
+/// life that the rules allow a holder.
+pub(super) fn findings(dir: &Arc<OwnedFd>, stale_after: Option<Duration>) -> Vec<Finding> {
     let found = survey::survey(dir);
     let now = survey::server_time(dir).unwrap_or(found.newest);
     let here = match Owner::this_process() {
@@ -32,7 +36,8 @@ pub(super) fn findings(dir: &Arc<OwnedFd>) -> Vec<Finding> {
             )];
         }
     };
-    let mut findings = judged(&found, now, &here);
+    let silent = stale_after.unwrap_or_default().max(SILENT);
+    let mut findings = judged(&found, now, silent, &here);
     if let Some((path, error)) = found.problems.first() {
         let others = found.problems.len() - 1;
         findings.push(Finding::warning(
@@ -52,7 +57,7 @@ pub(super) fn findings(dir: &Arc<OwnedFd>) -> Vec<Finding> {
     findings
 }
 
-fn judged(found: &Survey, now: Timestamp, here: &Owner) -> Vec<Finding> {
+fn judged(found: &Survey, now: Timestamp, silence: Duration, here: &Owner) -> Vec<Finding> {
     let old = |then, limit| survey::between(then, now) > limit;
     let (mut dead, mut silent, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
     let (mut claims, mut staged, mut left) = (Vec::new(), Vec::new(), Vec::new());
@@ -65,7 +70,7 @@ fn judged(found: &Survey, now: Timestamp, here: &Owner) -> Vec<Finding> {
             let life = turn.holder.as_ref().map(|owner| survey::life(owner, here));
             if life == Some(Life::Dead) {
                 dead.push(file.clone());
-            } else if old(turn.sign_of_life, SILENT) {
+            } else if old(turn.sign_of_life, silence) {
                 silent.push(file.clone());
             }
         }
@@ -113,7 +118,10 @@ fn judged(found: &Survey, now: Timestamp, here: &Owner) -> Vec<Finding> {
     say(&silent, &|paths| {
         Finding::warning(
             "locks",
-            format!("held without a sign of life for more than 5 minutes: {paths}"),
+            format!(
+                "held without a sign of life for more than {}: {paths}",
+                locks::age(silence.as_secs_f64())
+            ),
             "does that host still run, and reach the server? see: dotlockfs locks DIR",
         )
     });

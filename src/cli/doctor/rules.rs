@@ -6,60 +6,83 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Finding;
 use crate::backing::proc_path;
-use crate::cli::bare;
+use crate::cli::bare::{self, Unreachable};
 use crate::cli::mount_table;
 use crate::config::error::shown;
-use crate::config::{FILE_NAME, Rules};
+use crate::config::{ConfigError, FILE_NAME, Rules};
 
-/// Judges the rule file at the root of the mount, or in the directory itself.
-pub(super) fn findings(dir: &Arc<OwnedFd>, path: &Path, mount: Option<&Path>) -> Vec<Finding> {
-    let subject = "rules";
-    let root = match mount {
-        Some(point) => match bare::open(point) {
-            Ok(bare) => Arc::new(bare.dir),
-            Err(line) => return vec![Finding::fault(subject, line, "see there")],
-        },
-        None => Arc::clone(dir),
-    };
-    let at = PathBuf::from(OsStr::from_bytes(proc_path(&*root).to_bytes())).join(FILE_NAME);
-    let file = mount.unwrap_or(path).join(FILE_NAME);
-    let rules = match Rules::load_at(&at, &file) {
-        Ok(rules) => rules,
-        Err(error) if error.is_not_found() => {
-            return vec![Finding::note(
-                subject,
-                format!(
-                    "there is no {FILE_NAME}: every file is guarded for appends, flock and fcntl, \
-                     and none for updates in place and renames"
-                ),
-            )];
-        }
-        Err(error) => {
-            let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default();
-            return vec![Finding::fault(
-                subject,
-                first,
-                "see: dotlockfs check-config DIR",
-            )];
-        }
-    };
-    let number = match rules.rules().len() {
-        1 => "1 rule".to_owned(),
-        number => format!("{number} rules"),
-    };
-    let valid = format!(
-        "{}: {number}, the same for all hosts that mount this directory without --config and \
-         guard=",
-        shown(&file)
-    );
-    let mut found = vec![Finding::ok(subject, valid)];
-    let warnings = rules.warnings().into_iter();
-    found.extend(warnings.map(|warning| Finding::note(subject, warning)));
-    found
+/// The rule file at the root of the mount, or in the directory itself.
+pub(super) struct RuleFile {
+    path: PathBuf,
+    /// `None` where there is no such file.
+    rules: Result<Option<Rules>, ConfigError>,
+}
+
+impl RuleFile {
+    /// # Errors
+    /// Where the root of the mount cannot be reached.
+    pub(super) fn read(
+        dir: &Arc<OwnedFd>,
+        path: &Path,
+        mount: Option<&Path>,
+    ) -> Result<RuleFile, Unreachable> {
+        let root = match mount {
+            Some(point) => Arc::new(bare::open(point)?.dir),
+            None => Arc::clone(dir),
+        };
+        let at = PathBuf::from(OsStr::from_bytes(proc_path(&*root).to_bytes())).join(FILE_NAME);
+        let path = mount.unwrap_or(path).join(FILE_NAME);
+        let rules = match Rules::load_at(&at, &path) {
+            Err(error) if error.is_not_found() => Ok(None),
+            other => other.map(Some),
+        };
+        Ok(RuleFile { path, rules })
+    }
+
+    /// The longest time without a sign of life that a holder may take, if a rule says so.
+    pub(super) fn stale_after(&self) -> Option<Duration> {
+        let rules = self.rules.as_ref().ok()?.as_ref()?;
+        rules.rules().iter().map(|rule| rule.stale_after).max()
+    }
+
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let subject = "rules";
+        let rules = match &self.rules {
+            Ok(Some(rules)) => rules,
+            Ok(None) => {
+                return vec![Finding::note(
+                    subject,
+                    format!(
+                        "there is no {FILE_NAME}: every file is guarded for appends, flock and \
+                         fcntl, and none for updates in place and renames"
+                    ),
+                )];
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let first = text.lines().next().unwrap_or_default();
+                let advice = "see: dotlockfs check-config DIR";
+                return vec![Finding::fault(subject, first, advice)];
+            }
+        };
+        let number = match rules.rules().len() {
+            1 => "1 rule".to_owned(),
+            number => format!("{number} rules"),
+        };
+        let valid = format!(
+            "{}: {number}, the same for all hosts that mount this directory without --config and \
+             guard=",
+            shown(&self.path)
+        );
+        let mut found = vec![Finding::ok(subject, valid)];
+        let warnings = rules.warnings().into_iter();
+        found.extend(warnings.map(|warning| Finding::note(subject, warning)));
+        found
+    }
 }
 
 /// The mounts of the directory on this host.
@@ -91,8 +114,13 @@ fn mounted_at(subject: &'static str, point: &Path) -> Finding {
             Some(over) => over.daemon,
             None => return Finding::note(subject, format!("{}: just ended", shown(point))),
         },
-        Err(line) => {
-            let advice = "mount it again by the same command, as root or whose mount it is";
+        Err(Unreachable::Forbidden(line)) => return Finding::note(subject, line),
+        Err(Unreachable::Dead(line)) => {
+            let advice = "as root, or whose mount it is";
+            return Finding::warning(subject, line, advice);
+        }
+        Err(Unreachable::Other(line)) => {
+            let advice = "see what the log of its daemon says";
             return Finding::warning(subject, line, advice);
         }
     };
