@@ -146,9 +146,13 @@ fn open_source(source: &Path) -> io::Result<OwnedFd> {
 fn open_below(dead: &Dead, source: &Path) -> Result<OwnedFd, String> {
     let fail = |error: io::Error| match error.raw_os_error() {
         Some(libc::EPERM) => format!(
-            "{0}: the daemon of the mount over this directory has ended, and only root can go on \
-             in its place; end it: {1} {0}",
+            "{0}: the daemon of the mount over this directory has ended, and only root{1} can go on \
+             in its place; end it: {2} {0}",
             shown(source),
+            match sys::creds::euid() {
+                0 => " with the right to mount",
+                _ => "",
+            },
             match sys::creds::euid() {
                 0 => "umount -l",
                 _ => "fusermount3 -u -z",
