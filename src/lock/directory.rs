@@ -178,6 +178,15 @@ impl RealDirectory {
 }
 
 impl RealDirectory {
+    /// The protocol's names of one file, as a listing shows them, for those whom it need not show
+    /// the newest.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn listed(&self, names: &LockNames) -> io::Result<Vec<(Step, CString)>> {
+        Ok(self.list(Duration::ZERO)?.steps(names))
+    }
+
     /// A listing that shows a name which was made just before. An NFS client may answer from what
     /// it has kept; a change of its own makes it ask again, and if it does not, that is seen.
     fn list_with_witness(
