@@ -2,7 +2,7 @@
 
 use super::protocol::Protocol;
 use super::state::{
-    At, Call, Contents, Fence, HOSTS, Inode, NONE, Number, Owner, State, Stray, UPDATES,
+    At, Call, Contents, Fence, HOSTS, Host, Inode, NONE, Number, Owner, State, Stray, UPDATES,
     record,
 };
 
@@ -22,6 +22,7 @@ pub fn canonical(model: &Protocol, state: &State) -> State {
     state.stray.sort_unstable();
     state.notes.sort_unstable();
     state.staged.sort_unstable();
+    state.made.sort_unstable();
     state
 }
 
@@ -40,7 +41,7 @@ fn drop_vain(model: &Protocol, state: &mut State) {
 fn is_vain(model: &Protocol, state: &State, stray: &Stray) -> bool {
     let comes_back = |stage: Inode| {
         let makes = |call: Call| match call {
-            Call::Copy(name, ..) | Call::Stage(name, _) => name == stage,
+            Call::Copy(name, ..) | Call::StageCopy(name) | Call::Stage(name, _) => name == stage,
             Call::Note(note) => note.stage == stage,
             _ => false,
         };
@@ -60,6 +61,12 @@ fn is_vain(model: &Protocol, state: &State, stray: &Stray) -> bool {
         | Call::Replace(stage, _) => state.staged(stage).is_none() && !comes_back(stage),
         Call::Note(_) | Call::Stage(..) | Call::Rename(..) => stray.again,
         Call::Copy(..) => false,
+        Call::StageCopy(stage) => {
+            let copies = |call: Call| matches!(call, Call::Copy(name, ..) if name == stage);
+            let sent = state.hosts.iter().filter_map(|host| host.call);
+            let mut calls = sent.chain(state.stray.iter().map(|stray| stray.call));
+            state.made.iter().all(|(name, _)| *name != stage) && !calls.any(copies)
+        }
         Call::Publish(stage, number) => {
             let published = state.fences.iter().any(|fence| fence.stage == stage);
             let note = state.notes.iter().any(|note| note.stage == stage);
@@ -84,6 +91,7 @@ fn is_dead(state: &State, inode: Inode) -> bool {
     let mut calls = sent.chain(state.stray.iter().map(|stray| stray.call));
     state.x != inode
         && state.staged.iter().all(|(_, staged)| *staged != inode)
+        && state.made.iter().all(|(_, made)| *made != inode)
         && !calls.any(|call| matches!(call, Call::Copy(_, from, _) if from == inode))
 }
 
@@ -172,7 +180,10 @@ fn renumber_fences(state: &mut State) {
             fence.size = 0;
         }
         let wanted = |call: Call| match call {
-            Call::Copy(stage, ..) | Call::Publish(stage, _) => stage == fence.stage,
+            Call::Copy(stage, ..)
+            | Call::StageCopy(stage)
+            | Call::Publish(stage, _)
+            | Call::Complete(stage) => stage == fence.stage,
             _ => false,
         };
         let called = now.hosts.iter().filter_map(|host| host.call);
@@ -188,19 +199,31 @@ fn renumber_fences(state: &mut State) {
 /// What was written where nobody reads, and what a host keeps in mind for no step to come.
 fn forget_answers(state: &mut State) {
     let now = *state;
+    state.made.retain(|(name, _)| {
+        let stages = |host: &Host| {
+            let stages = matches!(host.call, Some(Call::StageCopy(stage)) if stage == *name);
+            stages || host.at == At::StageCopy && host.stage == *name
+        };
+        let late = |stray: &Stray| matches!(stray.call, Call::StageCopy(stage) if stage == *name);
+        now.hosts.iter().any(stages) || now.stray.iter().any(late)
+    });
+    let now = *state;
     for (inode, contents) in (0..).zip(state.files.iter_mut()) {
         if is_dead(&now, inode) {
             *contents = Contents::default();
         }
     }
     for host in &mut state.hosts {
-        if !matches!(host.at, At::Sweep | At::Copy | At::Note | At::Publish) {
+        if !matches!(
+            host.at,
+            At::Sweep | At::Copy | At::StageCopy | At::Note | At::Publish
+        ) {
             host.fence = 0;
         }
-        if host.at != At::Note {
+        if !matches!(host.at, At::StageCopy | At::Note) {
             host.copied = (NONE, 0);
         }
-        if !matches!(host.at, At::Note | At::Publish | At::Complete | At::Replace) {
+        if !matches!(host.at, At::StageCopy | At::Note | At::Publish | At::Complete | At::Replace) {
             host.stage = NONE;
         }
     }
@@ -228,6 +251,7 @@ fn sort_hosts(model: &Protocol, state: &mut State) {
             Call::Rename(.., n) => (12, n, 0),
             Call::RemoveTurn(n) => (13, n, 0),
             Call::RemoveDone(n) => (14, n, 0),
+            Call::StageCopy(_) => (15, 0, 0),
         });
         host.call = None;
         host.stage = NONE;
@@ -354,6 +378,10 @@ fn renumber_inodes(state: &mut State) {
         number(name);
         number(inode);
     }
+    for (name, inode) in state.made.iter_mut() {
+        number(name);
+        number(inode);
+    }
     for host in &mut state.hosts {
         let listed = host.listed;
         let named = (0..16).filter(|bit| listed & 1 << bit != 0);
@@ -379,6 +407,7 @@ fn number_call(call: &mut Call, number: &mut impl FnMut(&mut Inode)) {
         | Call::RemoveStage(inode)
         | Call::Publish(inode, _)
         | Call::Complete(inode)
+        | Call::StageCopy(inode)
         | Call::Write(inode, ..)
         | Call::Stage(inode, _)
         | Call::Unstage(inode)

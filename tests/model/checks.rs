@@ -5,6 +5,16 @@ use stateright::Property;
 use super::protocol::{Protocol, Update};
 use super::state::{At, HOSTS, State, record};
 
+/// The names of those properties that are about the file itself: a rule is of use if one of them
+/// fails without it.
+pub const PROMISES: [&str; 5] = [
+    "no acknowledged record is missing",
+    "no acknowledged replacement is undone",
+    "no record is in the file twice",
+    "the file has no hole",
+    "no record is written over another",
+];
+
 /// The properties. That of the file are about what a reader finds who comes after the mend that
 /// is under way: between the publishing of a fence and its completion the name still leads to
 /// the inode that is given up.

@@ -35,6 +35,8 @@ pub enum Move {
     Sweep,
     /// `copy`
     Copy,
+    /// `copy`: the copy gets its staged name
+    StageCopy,
     /// The note for `publish`
     Note,
     /// `publish`
@@ -77,11 +79,14 @@ impl Protocol {
             At::Retract | At::Sweep if slow && self.rules.look_before_removing => {
                 vec![Move::GiveBack]
             }
-            At::Copy | At::Note | At::Publish | At::Complete if slow => vec![Move::GiveBack],
+            At::Copy | At::StageCopy | At::Note | At::Publish | At::Complete if slow => {
+                vec![Move::GiveBack]
+            }
             At::Retract => vec![Move::Retract],
             At::Newest => vec![Move::CompleteOthers],
             At::Sweep => vec![Move::Sweep],
             At::Copy => vec![Move::Copy],
+            At::StageCopy => vec![Move::StageCopy],
             At::Note => vec![Move::Note],
             At::Publish => vec![Move::Publish],
             At::Complete => vec![Move::Complete],
@@ -239,6 +244,7 @@ impl Protocol {
             | Move::CompleteOthers
             | Move::Sweep
             | Move::Copy
+            | Move::StageCopy
             | Move::Note
             | Move::Publish
             | Move::Complete => self.mend(state, &mut host, step),
@@ -347,10 +353,7 @@ impl Protocol {
                 let Some(&fence) = state.fences.last() else {
                     return;
                 };
-                let there = match state.staged(fence.stage) {
-                    Some(inode) => inode == fence.stage || !self.rules.staged_inode,
-                    None => false,
-                };
+                let there = state.staged(fence.stage).is_some();
                 if there && self.rules.complete_others {
                     host.call = Some(Call::Complete(fence.stage));
                     if !self.rules.fence_after_completing {
@@ -360,9 +363,12 @@ impl Protocol {
             }
             Move::Sweep => {
                 if host.listed == 0 && self.rules.sweep {
-                    let newest = state.fences.last().map_or(NONE, |fence| fence.stage);
-                    let staged = state.staged.iter().map(|(stage, _)| *stage);
-                    host.listed = bits(staged.filter(|stage| *stage != newest));
+                    host.listed = bits(state.staged.iter().map(|(stage, _)| *stage));
+                    if !self.rules.complete_others {
+                        // Else it would stay as it is for good.
+                        let newest = state.fences.last().map_or(NONE, |fence| fence.stage);
+                        host.listed &= !(1 << (newest & 15));
+                    }
                 }
                 host.call = pop(&mut host.listed).map(Call::RemoveStage);
                 if host.listed == 0 {
@@ -373,8 +379,15 @@ impl Protocol {
                 let size = state.files[usize::from(state.x)].len;
                 host.stage = state.new_inode();
                 host.copied = (state.x, size);
-                host.at = At::Note;
+                host.at = match self.rules.copy_is_renamed {
+                    true => At::StageCopy,
+                    false => At::Note,
+                };
                 host.call = Some(Call::Copy(host.stage, state.x, size));
+            }
+            Move::StageCopy => {
+                host.at = At::Note;
+                host.call = Some(Call::StageCopy(host.stage));
             }
             Move::Note => {
                 let (old, size) = host.copied;

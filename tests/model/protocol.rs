@@ -140,6 +140,7 @@ impl Model for Protocol {
             fences: Default::default(),
             notes: Default::default(),
             staged: Default::default(),
+            made: Default::default(),
             x: 0,
             files: Default::default(),
             hosts: [Host::default(); HOSTS],
@@ -163,6 +164,7 @@ impl Model for Protocol {
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        if last.turns.len() > 14 || last.files.len() > 13 { println!("{last:?} {action:?}"); std::process::exit(1); }
         let mut state = *last;
         match action {
             Action::Step(me, step) => {

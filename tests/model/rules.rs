@@ -44,8 +44,9 @@ pub struct Rules {
     /// A turn that was taken by a call whose answer was lost keeps the age of the sign of life
     /// that came before that call.
     pub late_take_keeps_age: bool,
-    /// A staged name counts as the fence's copy only if its inode says so.
-    pub staged_inode: bool,
+    /// The copy is made under a name of its own and then renamed to the staged one, so that no
+    /// call that makes a file ever makes one of a name that will be renamed over X.
+    pub copy_is_renamed: bool,
     /// The look at a turn that was slow is a listing: the turn must be the newest, too.
     pub look_lists: bool,
     /// A turn that is given back, and was over already, is not taken for the newest.
@@ -88,7 +89,7 @@ impl Rules {
         refresh_before_take: true,
         look_before_removing: true,
         late_take_keeps_age: true,
-        staged_inode: true,
+        copy_is_renamed: true,
         look_lists: true,
         given_back_may_be_old: true,
         standing_is_not_newest: true,

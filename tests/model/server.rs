@@ -17,7 +17,16 @@ pub fn execute(state: &mut State, rules: &Rules, call: Call, again: bool) -> Ans
             state.staged.retain(|(name, _)| *name != stage);
             Answer::Done
         }
-        Call::Copy(stage, from, size) => copy(state, stage, from, size, again),
+        Call::Copy(stage, from, size) => copy(state, rules, stage, from, size, again),
+        Call::StageCopy(stage) => {
+            let Some(place) = state.made.iter().position(|(name, _)| *name == stage) else {
+                return Answer::Gone;
+            };
+            let (_, inode) = state.made.remove(place);
+            state.staged.retain(|(name, _)| *name != stage);
+            state.staged.push((stage, inode));
+            Answer::Done
+        }
         Call::Note(note) => {
             // Once more it makes an empty file where the name has been removed, which is another
             // inode than that which is published.
@@ -108,8 +117,19 @@ fn end(state: &mut State, rules: &Rules, n: Number, ended: Ended) -> Answer {
 }
 
 /// Executed again after the name went, it makes an empty file of the same name.
-fn copy(state: &mut State, stage: Inode, from: Inode, size: u8, again: bool) -> Answer {
-    if state.staged(stage).is_some() {
+fn copy(
+    state: &mut State,
+    rules: &Rules,
+    stage: Inode,
+    from: Inode,
+    size: u8,
+    again: bool,
+) -> Answer {
+    let names = match rules.copy_is_renamed {
+        true => state.made,
+        false => state.staged,
+    };
+    if names.iter().any(|(name, _)| *name == stage) {
         return Answer::Done;
     }
     let inode = if again { state.new_inode() } else { stage };
@@ -117,7 +137,10 @@ fn copy(state: &mut State, stage: Inode, from: Inode, size: u8, again: bool) -> 
         true => Contents::default(),
         false => state.files[usize::from(from)].cut(size),
     };
-    state.staged.push((stage, inode));
+    match rules.copy_is_renamed {
+        true => state.made.push((stage, inode)),
+        false => state.staged.push((stage, inode)),
+    };
     Answer::Done
 }
 

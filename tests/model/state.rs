@@ -119,8 +119,10 @@ pub enum Call {
     RemoveNote(Inode),
     /// `unlink(.X.stage.R)`
     RemoveStage(Inode),
-    /// Makes `.X.stage.R`, with the first records of an inode.
+    /// Makes `.X.copy.R`, with the first records of an inode.
     Copy(Inode, Inode, u8),
+    /// `rename(.X.copy.R, .X.stage.R)`
+    StageCopy(Inode),
     /// Makes `.X.note.R`.
     Note(Fence),
     /// `link(.X.note.R, .X.fence.K)`
@@ -174,6 +176,8 @@ pub enum At {
     Sweep,
     /// Mending: copies.
     Copy,
+    /// Mending: gives the copy its staged name.
+    StageCopy,
     /// Mending: writes the note.
     Note,
     /// Mending: publishes the fence.
@@ -292,6 +296,8 @@ pub struct State {
     pub notes: List<Fence, 8>,
     /// The staged names, and their inodes.
     pub staged: List<(Inode, Inode), 8>,
+    /// Copies that have no staged name yet: their numbers, and their inodes.
+    pub made: List<(Inode, Inode), 8>,
     /// The inode of the file.
     pub x: Inode,
     /// What the inodes hold.
