@@ -451,8 +451,16 @@ impl Protocol {
                 _ => let_go(&mut host),
             },
             Call::End(n, _) if host.at != At::Idle => {
+                // A turn that was slow may be over for so long that its names were removed, and
+                // its end is made anew: that does not make it the newest.
+                let sure = match self.rules.end_when_slow_says_nothing {
+                    true => host.at == At::End && !host.slow && answer == Answer::Done,
+                    false => match host.at {
+                        At::End => answer == Answer::Done,
+                        _ => host.slow,
+                    },
+                };
                 let_go(&mut host);
-                let sure = answer == Answer::Done || !self.rules.given_back_may_be_old;
                 if self.cleaning && sure {
                     host.known = Some(known(state, n, true));
                 }

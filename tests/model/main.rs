@@ -108,7 +108,7 @@ fn rule_out(r: &mut Rules, name: &str) {
         "late_take_keeps_age" => r.late_take_keeps_age = false,
         "copy_is_renamed" => r.copy_is_renamed = false,
         "look_lists" => r.look_lists = false,
-        "given_back_may_be_old" => r.given_back_may_be_old = false,
+        "end_when_slow_says_nothing" => r.end_when_slow_says_nothing = false,
         "standing_is_not_newest" => r.standing_is_not_newest = false,
         _ => panic!("{name}"),
     }

@@ -49,8 +49,8 @@ pub struct Rules {
     pub copy_is_renamed: bool,
     /// The look at a turn that was slow is a listing: the turn must be the newest, too.
     pub look_lists: bool,
-    /// A turn that is given back, and was over already, is not taken for the newest.
-    pub given_back_may_be_old: bool,
+    /// That a slow turn was ended, or given back, does not say that it was the newest.
+    pub end_when_slow_says_nothing: bool,
     /// That a name of an old turn still stands does not make it the newest turn.
     pub standing_is_not_newest: bool,
 }
@@ -91,7 +91,7 @@ impl Rules {
         late_take_keeps_age: true,
         copy_is_renamed: true,
         look_lists: true,
-        given_back_may_be_old: true,
+        end_when_slow_says_nothing: true,
         standing_is_not_newest: true,
     };
 }
