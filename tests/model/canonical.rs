@@ -46,7 +46,8 @@ fn is_vain(model: &Protocol, state: &State, stray: &Stray) -> bool {
             _ => false,
         };
         let sent = state.hosts.iter().filter_map(|host| host.call);
-        sent.chain(state.stray.iter().map(|stray| stray.call)).any(makes)
+        sent.chain(state.stray.iter().map(|stray| stray.call))
+            .any(makes)
     };
     let names_stay = !model.cleaning && model.rules.end_makes_a_name;
     match stray.call {
@@ -79,6 +80,7 @@ fn is_vain(model: &Protocol, state: &State, stray: &Stray) -> bool {
             let there = state.files[usize::from(inode)];
             is_dead(state, inode) || place < there.len && there.get(place) == record
         }
+        Call::Overwrite(inode, ..) => is_dead(state, inode),
         Call::RemoveTurn(n) => stray.again && !model.cleaning && state.turn(n).taken.is_none(),
         Call::RemoveDone(n) => stray.again && !model.cleaning && state.turn(n).done.is_none(),
     }
@@ -124,6 +126,7 @@ fn each_turn(state: &mut State, mut visit: impl FnMut(&mut Number)) {
         Call::Take(n, _)
         | Call::End(n, _)
         | Call::Write(.., n)
+        | Call::Overwrite(.., n)
         | Call::Replace(_, n)
         | Call::Rename(.., n)
         | Call::RemoveTurn(n)
@@ -223,7 +226,10 @@ fn forget_answers(state: &mut State) {
         if !matches!(host.at, At::StageCopy | At::Note) {
             host.copied = (NONE, 0);
         }
-        if !matches!(host.at, At::StageCopy | At::Note | At::Publish | At::Complete | At::Replace) {
+        if !matches!(
+            host.at,
+            At::StageCopy | At::Note | At::Publish | At::Complete | At::Replace
+        ) {
             host.stage = NONE;
         }
     }
@@ -252,6 +258,7 @@ fn sort_hosts(model: &Protocol, state: &mut State) {
             Call::RemoveTurn(n) => (13, n, 0),
             Call::RemoveDone(n) => (14, n, 0),
             Call::StageCopy(_) => (15, 0, 0),
+            Call::Overwrite(.., n) => (16, n, 0),
         });
         host.call = None;
         host.stage = NONE;
@@ -308,7 +315,10 @@ fn rename_hosts(state: &mut State, new: &[usize; HOSTS]) {
     };
     let new_call = |call: &mut Call| match call {
         Call::Take(_, owner) => new_owner(owner),
-        Call::Write(_, _, record, _) | Call::Stage(_, record) | Call::Rename(_, record, _) => {
+        Call::Write(_, _, record, _)
+        | Call::Overwrite(_, record, _)
+        | Call::Stage(_, record)
+        | Call::Rename(_, record, _) => {
             *record = new_record(*record);
         }
         _ => {}
@@ -409,6 +419,7 @@ fn number_call(call: &mut Call, number: &mut impl FnMut(&mut Inode)) {
         | Call::Complete(inode)
         | Call::StageCopy(inode)
         | Call::Write(inode, ..)
+        | Call::Overwrite(inode, ..)
         | Call::Stage(inode, _)
         | Call::Unstage(inode)
         | Call::Replace(inode, _)

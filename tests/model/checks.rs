@@ -7,9 +7,10 @@ use super::state::{At, HOSTS, State, record};
 
 /// The names of those properties that are about the file itself: a rule is of use if one of them
 /// fails without it.
-pub const PROMISES: [&str; 5] = [
+pub const PROMISES: [&str; 6] = [
     "no acknowledged record is missing",
     "no acknowledged replacement is undone",
+    "no acknowledged update in place is undone",
     "no record is in the file twice",
     "the file has no hole",
     "no record is written over another",
@@ -20,19 +21,29 @@ pub const PROMISES: [&str; 5] = [
 /// the inode that is given up.
 pub fn properties() -> Vec<Property<Protocol>> {
     vec![
-        Property::always("no acknowledged record is missing", |model: &Protocol, state: &State| {
-            none_missing(model, state, Update::Append)
-        }),
-        Property::always("no acknowledged replacement is undone", |model: &Protocol, state: &State| {
-            none_missing(model, state, Update::Replace)
-        }),
+        Property::always(
+            "no acknowledged record is missing",
+            |model: &Protocol, state: &State| none_missing(model, state, Update::Append),
+        ),
+        Property::always(
+            "no acknowledged replacement is undone",
+            |model: &Protocol, state: &State| none_missing(model, state, Update::Replace),
+        ),
+        Property::always(
+            "no acknowledged update in place is undone",
+            |model: &Protocol, state: &State| none_missing(model, state, Update::InPlace),
+        ),
         Property::always("no record is in the file twice", |_, state: &State| {
             let mut seen = 0u16;
-            state.contents().iter().filter(|record| *record != 0).all(|record| {
-                let first = seen & 1 << record == 0;
-                seen |= 1 << record;
-                first
-            })
+            state
+                .contents()
+                .iter()
+                .filter(|record| *record != 0)
+                .all(|record| {
+                    let first = seen & 1 << record == 0;
+                    seen |= 1 << record;
+                    first
+                })
         }),
         Property::always("the file has no hole", |_, state: &State| {
             state.contents().iter().all(|record| record != 0)
@@ -41,7 +52,12 @@ pub fn properties() -> Vec<Property<Protocol>> {
             !state.wrong.overwritten
         }),
         Property::always("no two hosts hold turns", |_, state: &State| {
-            state.hosts.iter().filter(|host| holds(host.at) && !host.slow).count() <= 1
+            state
+                .hosts
+                .iter()
+                .filter(|host| holds(host.at) && !host.slow)
+                .count()
+                <= 1
         }),
         Property::always("no turn's number is used twice", |_, state: &State| {
             !state.wrong.reused
@@ -68,16 +84,22 @@ pub fn properties() -> Vec<Property<Protocol>> {
 }
 
 fn none_missing(model: &Protocol, state: &State, kind: Update) -> bool {
-    let there = state.contents().iter().fold(0u16, |bits, record| bits | 1 << record);
+    let there = state
+        .contents()
+        .iter()
+        .fold(0u16, |bits, record| bits | 1 << record);
     let due = state.acknowledged & !state.replaced;
     (0..HOSTS).all(|me| {
-        (0..).zip(model.updates[me]).all(|(place, update)| {
-            *update != kind || due & !there & 1 << record(me, place) == 0
-        })
+        (0..)
+            .zip(model.updates[me])
+            .all(|(place, update)| *update != kind || due & !there & 1 << record(me, place) == 0)
     })
 }
 
 /// The host believes that it holds a turn. (A turn that is given back does not count any more.)
 fn holds(at: At) -> bool {
-    !matches!(at, At::Idle | At::Take | At::Confirm | At::GiveBack | At::End | At::Dead)
+    !matches!(
+        at,
+        At::Idle | At::Take | At::Confirm | At::GiveBack | At::End | At::Dead
+    )
 }

@@ -4,9 +4,9 @@
 //! server where the step begins with a look, decides, and sends at most one call. The call is
 //! executed at any later time ([`super::server`]).
 
+use super::answers::{acknowledge, let_go};
 use super::protocol::{Protocol, Update};
-use super::rules::Fate;
-use super::state::{Answer, At, Call, Ended, Fence, Host, Known, NONE, Number, Owner, State, Stray, record};
+use super::state::{At, Call, Ended, Host, Known, Number, Owner, State, record};
 
 /// A step of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +45,8 @@ pub enum Move {
     Complete,
     /// `size` and `write`
     Write,
+    /// An update in place.
+    Overwrite,
     /// `stage`
     Stage,
     /// `replace`
@@ -185,6 +187,8 @@ impl Protocol {
             Some(_) if host.began && !redo && self.one_update_a_turn => vec![Move::End],
             Some(Update::Append) if host.began && !redo => vec![Move::Write, Move::End],
             Some(Update::Append) => vec![Move::Write],
+            Some(Update::InPlace) if host.began => vec![Move::Overwrite, Move::End],
+            Some(Update::InPlace) => vec![Move::Overwrite],
             Some(Update::Replace) if host.began => vec![Move::Stage, Move::End],
             Some(Update::Replace) => vec![Move::Stage],
             None => vec![Move::End],
@@ -258,6 +262,10 @@ impl Protocol {
                 host.at = At::Write;
                 host.call = Some(Call::Write(inode, place, record(me, host.next), n));
             }
+            Move::Overwrite => {
+                host.at = At::Write;
+                host.call = Some(Call::Overwrite(state.x, record(me, host.next), n));
+            }
             Move::Stage => {
                 host.stage = state.new_inode();
                 let record = record(me, host.next);
@@ -326,238 +334,13 @@ impl Protocol {
     }
 
     /// The turn counts.
-    fn hold(&self, state: &mut State, host: &mut Host) {
+    pub fn hold(&self, state: &mut State, host: &mut Host) {
         host.at = At::Inspect;
         if self.cleaning {
             state.wrong.reused |= state.used & 1 << host.n != 0;
             state.used |= 1 << host.n;
         }
     }
-
-    /// The steps by which the duty to fence is fulfilled.
-    fn mend(&self, state: &mut State, host: &mut Host, step: Move) {
-        let n = host.n;
-        match step {
-            Move::Retract => {
-                if host.listed == 0 && self.rules.retract {
-                    host.listed = bits(state.notes.iter().map(|note| note.stage));
-                }
-                host.call = pop(&mut host.listed).map(Call::RemoveNote);
-                if host.listed == 0 {
-                    host.at = At::Newest;
-                }
-            }
-            Move::CompleteOthers => {
-                host.at = At::Sweep;
-                host.fence = state.fences.len() as Number + 1;
-                let Some(&fence) = state.fences.last() else {
-                    return;
-                };
-                let there = state.staged(fence.stage).is_some();
-                if there && self.rules.complete_others {
-                    host.call = Some(Call::Complete(fence.stage));
-                    if !self.rules.fence_after_completing {
-                        host.at = At::Ready;
-                    }
-                }
-            }
-            Move::Sweep => {
-                if host.listed == 0 && self.rules.sweep {
-                    host.listed = bits(state.staged.iter().map(|(stage, _)| *stage));
-                    if !self.rules.complete_others {
-                        // Else it would stay as it is for good.
-                        let newest = state.fences.last().map_or(NONE, |fence| fence.stage);
-                        host.listed &= !(1 << (newest & 15));
-                    }
-                }
-                host.call = pop(&mut host.listed).map(Call::RemoveStage);
-                if host.listed == 0 {
-                    host.at = At::Copy;
-                }
-            }
-            Move::Copy => {
-                let size = state.files[usize::from(state.x)].len;
-                host.stage = state.new_inode();
-                host.copied = (state.x, size);
-                host.at = match self.rules.copy_is_renamed {
-                    true => At::StageCopy,
-                    false => At::Note,
-                };
-                host.call = Some(Call::Copy(host.stage, state.x, size));
-            }
-            Move::StageCopy => {
-                host.at = At::Note;
-                host.call = Some(Call::StageCopy(host.stage));
-            }
-            Move::Note => {
-                let (old, size) = host.copied;
-                let note = Fence {
-                    turn: n,
-                    old,
-                    size,
-                    stage: host.stage,
-                };
-                host.at = At::Publish;
-                host.call = Some(Call::Note(note));
-            }
-            Move::Publish => {
-                host.at = At::Complete;
-                host.call = Some(Call::Publish(host.stage, host.fence));
-            }
-            _ => {
-                host.at = At::Ready;
-                host.call = Some(Call::Complete(host.stage));
-            }
-        }
-    }
-
-    fn fate(&self, state: &mut State, host: &mut Host) {
-        let Some((turn, inode, place)) = host.lost.take() else {
-            return;
-        };
-        let decisive = state.fences.iter().find(|fence| fence.turn > turn);
-        host.at = match (self.rules.fate, decisive) {
-            (Fate::Acknowledge, _) => At::Found,
-            (Fate::Redo, _) => At::Redo,
-            (Fate::Read, Some(fence)) if fence.old == inode => match place < fence.size {
-                true => At::Found,
-                false => At::Redo,
-            },
-            (Fate::Read, _) => {
-                state.wrong.unknown = true;
-                host.next += 1;
-                At::Ready
-            }
-        };
-    }
-
-    /// Hears the answer to the last call.
-    pub fn hear(&self, state: &mut State, me: usize) {
-        let mut host = state.hosts[me];
-        let (Some(call), Some(answer)) = (host.call, host.answer) else {
-            return;
-        };
-        host.call = None;
-        host.answer = None;
-        match call {
-            Call::Take(n, owner) => match answer {
-                Answer::Done if host.slow => host.at = At::GiveBack,
-                Answer::Done if self.rules.confirm && host.known.is_some_and(|known| known.old) => {
-                    host.at = At::Confirm;
-                }
-                Answer::Done => self.hold(state, &mut host),
-                // It was this host, if the call was executed twice.
-                _ if state.turn(n).taken == Some(owner) => host.at = At::Confirm,
-                _ => let_go(&mut host),
-            },
-            Call::End(n, _) if host.at != At::Idle => {
-                // A turn that was slow may be over for so long that its names were removed, and
-                // its end is made anew: that does not make it the newest.
-                let sure = match self.rules.end_when_slow_says_nothing {
-                    true => host.at == At::End && !host.slow && answer == Answer::Done,
-                    false => match host.at {
-                        At::End => answer == Answer::Done,
-                        _ => host.slow,
-                    },
-                };
-                let_go(&mut host);
-                if self.cleaning && sure {
-                    host.known = Some(known(state, n, true));
-                }
-            }
-            Call::Publish(..) if answer != Answer::Done => host.at = At::GiveBack,
-            Call::Write(inode, place, ..) => {
-                self.updated(state, me, &mut host, true, Some((inode, place)));
-            }
-            Call::Replace(stage, _) | Call::Rename(stage, ..) => {
-                let done = answer == Answer::Done || state.x == stage;
-                self.updated(state, me, &mut host, done, None);
-            }
-            _ => {}
-        }
-        state.hosts[me] = host;
-    }
-
-    /// The reply to an update has come. `open`: where the record was sent to, if its fate can be
-    /// found out later.
-    fn updated(
-        &self,
-        state: &mut State,
-        me: usize,
-        host: &mut Host,
-        done: bool,
-        open: Option<(u8, u8)>,
-    ) {
-        let n = host.n;
-        host.began = true;
-        let lost = match self.rules.look_lists {
-            true => !state.stands(n),
-            false => state.turn(n).done.is_some(),
-        };
-        if host.slow && lost && self.rules.look_when_late {
-            let_go(host);
-            match open {
-                Some((inode, place)) => host.lost = Some((n, inode, place)),
-                // The program gets an error.
-                None => host.next += 1,
-            }
-            return;
-        }
-        if done {
-            acknowledge(state, me, host);
-        } else {
-            host.next += 1;
-        }
-        host.at = At::Ready;
-        if host.slow {
-            host.at = At::End;
-            if !self.rules.slow_turn_stops {
-                host.at = At::Ready;
-                host.slow = false;
-            }
-        }
-    }
-
-    /// The host sees an error instead of a reply.
-    pub fn miss(&self, state: &mut State, me: usize) {
-        let mut host = state.hosts[me];
-        let executed = host.answer.take().is_some();
-        let Some(call) = host.call.take() else {
-            return;
-        };
-        if !executed {
-            state.stray.push(Stray { call, again: false });
-        }
-        match call {
-            Call::Take(..) => host.at = At::Confirm,
-            Call::Write(inode, place, ..) => {
-                host.lost = Some((host.n, inode, place));
-                host.at = At::GiveBack;
-            }
-            // The program gets an error.
-            _ => {
-                host.next += 1;
-                host.at = At::GiveBack;
-            }
-        }
-        state.hosts[me] = host;
-    }
-}
-
-/// The host holds no turn any more.
-fn let_go(host: &mut Host) {
-    *host = Host {
-        next: host.next,
-        lost: host.lost,
-        stage: NONE,
-        copied: (NONE, 0),
-        ..Host::default()
-    };
-}
-
-fn acknowledge(state: &mut State, me: usize, host: &mut Host) {
-    state.acknowledged |= 1 << record(me, host.next);
-    host.next += 1;
 }
 
 /// From now on the host uses another claim.
@@ -577,7 +360,8 @@ fn abandon(state: &mut State, me: usize) {
     }
 }
 
-fn known(state: &State, n: Number, over: bool) -> Known {
+/// What a look shows now.
+pub fn known(state: &State, n: Number, over: bool) -> Known {
     let done = state.turns.iter().rposition(|turn| turn.done.is_some());
     Known {
         n,
@@ -601,15 +385,4 @@ fn grow_old(state: &mut State, n: Number) {
             known.old |= known.seen < n;
         }
     }
-}
-
-fn bits(names: impl Iterator<Item = u8>) -> u16 {
-    names.fold(0, |bits, name| bits | 1 << name)
-}
-
-/// Takes one name out.
-fn pop(bits: &mut u16) -> Option<u8> {
-    let name = (*bits != 0).then(|| bits.trailing_zeros() as u8)?;
-    *bits &= *bits - 1;
-    Some(name)
 }

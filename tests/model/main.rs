@@ -1,9 +1,11 @@
 //! Model check.
 
+mod answers;
 mod canonical;
 mod checks;
 mod host;
 mod list;
+mod mend;
 mod protocol;
 mod rules;
 mod server;
@@ -22,9 +24,19 @@ const A: &[Update] = &[Update::Append];
 fn holds(model: Protocol) {
     let start = Instant::now();
     let checker = model.checker().threads(2).spawn_dfs().join();
-    println!("{} states, {} generated, depth {}, {:?}", checker.unique_state_count(), checker.state_count(), checker.max_depth(), start.elapsed());
+    println!(
+        "{} states, {} generated, depth {}, {:?}",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        start.elapsed()
+    );
     for (name, path) in checker.discoveries() {
-        if checker.discovery_classification(name).to_string().contains("counter") {
+        if checker
+            .discovery_classification(name)
+            .to_string()
+            .contains("counter")
+        {
             println!("{name}: {:#?}", path.clone().into_actions());
             println!("{:#?}", path.last_state());
         }
@@ -37,7 +49,12 @@ fn small() {
     holds(Protocol {
         rules: Rules::ALL,
         updates: [A, A, &[]],
-        faults: Faults { crashes: 1, slows: 1, repeats: 0, losses: 0 },
+        faults: Faults {
+            crashes: 1,
+            slows: 1,
+            repeats: 0,
+            losses: 0,
+        },
         cleaning: false,
         one_update_a_turn: false,
         symmetric: true,
@@ -54,33 +71,75 @@ fn explore() {
     let flags = parts.get(1).copied().unwrap_or("");
     let mut updates: [&'static [Update]; 3] = [&[]; 3];
     for (i, u) in ups.split(',').enumerate() {
-        updates[i] = u.chars().map(|c| if c == 'A' { Update::Append } else { Update::Replace }).collect::<Vec<_>>().leak();
+        updates[i] = u
+            .chars()
+            .map(|c| match c {
+                'A' => Update::Append,
+                'I' => Update::InPlace,
+                _ => Update::Replace,
+            })
+            .collect::<Vec<_>>()
+            .leak();
     }
     let mut rules = Rules::ALL;
     if let Some(r) = parts.get(2) {
-        for r in r.split(',') { rule_out(&mut rules, r); }
+        for r in r.split(',') {
+            rule_out(&mut rules, r);
+        }
     }
-    let m = Protocol { rules, updates,
-        faults: Faults { crashes: f[0], slows: f[1], repeats: f[2], losses: f[3] },
-        cleaning: flags.contains('c'), one_update_a_turn: flags.contains('1'), symmetric: !flags.contains('n') };
+    let m = Protocol {
+        rules,
+        updates,
+        faults: Faults {
+            crashes: f[0],
+            slows: f[1],
+            repeats: f[2],
+            losses: f[3],
+        },
+        cleaning: flags.contains('c'),
+        one_update_a_turn: flags.contains('1'),
+        symmetric: !flags.contains('n'),
+    };
     let bfs = flags.contains('b');
     let start = Instant::now();
     fn out(c: impl Checker<Protocol>, start: Instant) {
-        println!("{} states, {} generated, depth {}, {:?}", c.unique_state_count(), c.state_count(), c.max_depth(), start.elapsed());
+        println!(
+            "{} states, {} generated, depth {}, {:?}",
+            c.unique_state_count(),
+            c.state_count(),
+            c.max_depth(),
+            start.elapsed()
+        );
         let mut missing: Vec<_> = c.model().properties().iter().map(|p| p.name).collect();
         for (name, path) in c.discoveries() {
             missing.retain(|m| *m != name);
-            if c.discovery_classification(name).to_string().contains("counter") {
+            if c.discovery_classification(name)
+                .to_string()
+                .contains("counter")
+            {
                 println!("{name}: {} actions", path.clone().into_actions().len());
-                for a in path.clone().into_actions() { println!("   {a:?}"); }
+                for a in path.clone().into_actions() {
+                    println!("   {a:?}");
+                }
                 println!("{:?}", path.last_state());
-            } else { println!("seen: {name}"); }
+            } else {
+                println!("seen: {name}");
+            }
         }
         println!("not discovered: {missing:?}");
     }
     let threads = std::env::var("T").map_or(1, |t| t.parse().unwrap());
-    let ch = m.checker().threads(threads).finish_when(stateright::HasDiscoveries::AnyOf(checks::PROMISES.into_iter().collect()));
-    if bfs { out(ch.spawn_bfs().join(), start) } else { out(ch.spawn_dfs().join(), start) }
+    let ch = m
+        .checker()
+        .threads(threads)
+        .finish_when(stateright::HasDiscoveries::AnyOf(
+            checks::PROMISES.into_iter().collect(),
+        ));
+    if bfs {
+        out(ch.spawn_bfs().join(), start)
+    } else {
+        out(ch.spawn_dfs().join(), start)
+    }
 }
 fn rule_out(r: &mut Rules, name: &str) {
     match name {

@@ -14,6 +14,8 @@ use super::state::{At, Call, Contents, Faults, HOSTS, Host, State, Stray};
 pub enum Update {
     /// Appends a record.
     Append,
+    /// Writes over the first record.
+    InPlace,
     /// Renames a program's file over the guarded one.
     Replace,
 }
@@ -126,7 +128,11 @@ impl Protocol {
 fn may_be_lost(call: Call) -> bool {
     matches!(
         call,
-        Call::Take(..) | Call::Write(..) | Call::Replace(..) | Call::Rename(..)
+        Call::Take(..)
+            | Call::Write(..)
+            | Call::Overwrite(..)
+            | Call::Replace(..)
+            | Call::Rename(..)
     )
 }
 
@@ -164,7 +170,6 @@ impl Model for Protocol {
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
-        if last.turns.len() > 14 || last.files.len() > 13 { println!("{last:?} {action:?}"); std::process::exit(1); }
         let mut state = *last;
         match action {
             Action::Step(me, step) => {

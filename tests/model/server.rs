@@ -54,6 +54,18 @@ pub fn execute(state: &mut State, rules: &Rules, call: Call, again: bool) -> Ans
             state.files[usize::from(inode)].set(place, record);
             Answer::Done
         }
+        Call::Overwrite(inode, record, n) => {
+            let contents = &mut state.files[usize::from(inode)];
+            let before = contents.get(0);
+            contents.set(0, record);
+            if inode == state.view() {
+                if n >= state.updated && before != record {
+                    state.replaced |= 1 << before;
+                }
+                state.updated = state.updated.max(n);
+            }
+            Answer::Done
+        }
         Call::Stage(stage, record) => {
             // Once more it finds nothing.
             if !again {

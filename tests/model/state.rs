@@ -131,6 +131,8 @@ pub enum Call {
     Complete(Inode),
     /// Writes a record to an inode, at a place, under a turn.
     Write(Inode, u8, Record, Number),
+    /// Writes a record over the first one of an inode, under a turn.
+    Overwrite(Inode, Record, Number),
     /// `rename(P, .X.stage.R)`: P holds the record.
     Stage(Inode, Record),
     /// `rename(.X.stage.R, P)`
