@@ -16,6 +16,9 @@ pub const PROMISES: [&str; 6] = [
     "no record is written over another",
 ];
 
+/// All hosts can finish.
+pub const ALL_MADE: &str = "all updates are made";
+
 /// The properties. That of the file are about what a reader finds who comes after the mend that
 /// is under way: between the publishing of a fence and its completion the name still leads to
 /// the inode that is given up.
@@ -74,7 +77,7 @@ pub fn properties() -> Vec<Property<Protocol>> {
         Property::sometimes("a lost record is appended again", |_, state: &State| {
             state.hosts.iter().any(|host| host.at == At::Redo)
         }),
-        Property::sometimes("all updates are made", |model: &Protocol, state: &State| {
+        Property::sometimes(ALL_MADE, |model: &Protocol, state: &State| {
             state.hosts.iter().enumerate().all(|(me, host)| {
                 let made = usize::from(host.next) == model.updates[me].len();
                 host.at == At::Idle && made && host.lost.is_none() && host.call.is_none()
