@@ -105,6 +105,10 @@ impl Protocol {
         }
         match call {
             Call::Take(..) => host.at = At::Confirm,
+            _ if !self.rules.give_back_unanswered => {
+                host.next += 1;
+                host.at = At::End;
+            }
             Call::Write(inode, place, ..) => {
                 host.lost = Some((host.n, inode, place));
                 host.at = At::GiveBack;

@@ -1,6 +1,6 @@
 //! States that differ only in what nobody will ever see are made the same.
 
-use super::protocol::Protocol;
+use super::protocol::{Protocol, Update};
 use super::state::{
     At, Call, Contents, Fence, HOSTS, Host, Inode, NONE, Number, Owner, State, Stray, UPDATES,
     record,
@@ -14,7 +14,7 @@ pub fn canonical(model: &Protocol, state: &State) -> State {
         renumber_turns(&mut state);
         renumber_fences(&mut state);
     }
-    forget_answers(&mut state);
+    forget_unseen(&mut state);
     if model.symmetric {
         sort_hosts(model, &mut state);
     }
@@ -78,7 +78,12 @@ fn is_vain(model: &Protocol, state: &State, stray: &Stray) -> bool {
         }
         Call::Write(inode, place, record, _) => {
             let there = state.files[usize::from(inode)];
-            is_dead(state, inode) || place < there.len && there.get(place) == record
+            let written_over = model
+                .updates
+                .iter()
+                .any(|all| all.contains(&Update::InPlace));
+            let same = place < there.len && there.get(place) == record;
+            is_dead(state, inode) || same && !written_over
         }
         Call::Overwrite(inode, ..) => is_dead(state, inode),
         Call::RemoveTurn(n) => stray.again && !model.cleaning && state.turn(n).taken.is_none(),
@@ -200,7 +205,7 @@ fn renumber_fences(state: &mut State) {
 }
 
 /// What was written where nobody reads, and what a host keeps in mind for no step to come.
-fn forget_answers(state: &mut State) {
+fn forget_unseen(state: &mut State) {
     let now = *state;
     state.made.retain(|(name, _)| {
         let stages = |host: &Host| {

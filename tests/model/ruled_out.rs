@@ -1,4 +1,4 @@
-//! What comes of taking out one rule of the protocol.
+//! What comes of taking out one rule of the protocol; and what the whole of it does not prevent.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::checks::PROMISES;
 use super::protocol::Protocol;
 use super::rules::{Fate, Rules};
 use super::state::Faults;
-use super::{A, AA, NO_FAULTS, NOTHING, R, RA, cleaning, protocol};
+use super::{A, AA, I, NO_FAULTS, NOTHING, R, RA, cleaning, protocol};
 
 const SLOW: Faults = Faults {
     slows: 1,
@@ -41,7 +41,6 @@ fn two(faults: Faults) -> Protocol {
 
 /// A promise is broken, by the shortest way.
 fn breaks(rules: Rules, model: Protocol) {
-    assert_ne!(rules, Rules::ALL);
     let name = std::thread::current().name().unwrap_or_default().to_owned();
     let model = Protocol { rules, ..model };
     let promises = BTreeSet::from(PROMISES);
@@ -100,6 +99,9 @@ breaks_without! {
     fate_always_redo: fate = Fate::Redo, two(SLOW);
     fate_always_acknowledge: fate = Fate::Acknowledge, two(SLOW_AND_CRASH);
     late_reply_without_a_look: look_when_late = false, two(SLOW);
+    /// The write of a turn that ended well is still on its way.
+    ended_well_without_an_answer:
+        give_back_unanswered = false, two(Faults { losses: 1, ..NO_FAULTS });
     a_slow_turn_goes_on: slow_turn_stops = false, protocol([AA, A, NOTHING], SLOW);
     given_back_as_if_it_had_ended_well: give_back_looks_broken = false, protocol([A; 3], TWO_SLOW);
     /// The classic lock file: a late `unlink` removes somebody else's.
@@ -160,4 +162,28 @@ fn a_fence_after_completing_is_a_second_line_of_defence() {
         ..Rules::ALL
     };
     holds_within_bounds(rules);
+}
+
+/// A limit: a write in place that is executed once more, after its reply and after the end of its
+/// turn, undoes a later one. Nobody had a reason to fence.
+#[test]
+fn a_repeated_write_in_place_undoes_a_later_one() {
+    let faults = Faults {
+        repeats: 1,
+        ..NO_FAULTS
+    };
+    breaks(Rules::ALL, protocol([I, I, NOTHING], faults));
+}
+
+/// A limit: if both the making of a copy and the call that stages it are executed once more, and
+/// the call that completes the fence comes late, then an empty file takes the file's place.
+#[test]
+fn two_repeated_calls_bring_back_a_staged_name() {
+    let faults = Faults {
+        crashes: 1,
+        slows: 1,
+        repeats: 2,
+        losses: 0,
+    };
+    breaks(Rules::ALL, protocol([A, A, NOTHING], faults));
 }

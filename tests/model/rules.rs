@@ -11,6 +11,9 @@ pub struct Rules {
     pub fate: Fate,
     /// A reply that comes late counts only after a look whether the turn is over.
     pub look_when_late: bool,
+    /// A turn under which a call was given up without an answer is given back: the call may still
+    /// be executed.
+    pub give_back_unanswered: bool,
     /// Under a turn that was slow no update is started any more.
     pub slow_turn_stops: bool,
     /// A turn that is given back with the duty to fence does not look as if it had ended well.
@@ -73,6 +76,7 @@ impl Rules {
         put_if_absent: true,
         fate: Fate::Read,
         look_when_late: true,
+        give_back_unanswered: true,
         slow_turn_stops: true,
         give_back_looks_broken: true,
         end_makes_a_name: true,
