@@ -41,10 +41,14 @@
 //!   be executed at any later time, so there is always room for others between the two. For the
 //!   same reason a host hears an answer together with its next step; only where it judges by the
 //!   time at which the reply comes (`take` and the updates) is that a step of its own.
-//! - A record is one call long, and a listing is read at once.
+//! - A record is one call long (so nothing is said here of the cut at the start of an unfinished
+//!   write of several calls), a copy is made by one call, and a listing is read at once.
+//! - Fences that are not the newest stay.
+//! - A call that is sent again by a host that got no answer is one that is executed once more.
+//!   Errors that end a step are modelled where sending it again is no remedy: `take` and updates.
 //! - A call that is executed once more has an effect only where it is not put-if-absent and does
 //!   not write what is there already; a repetition without effect is not counted.
-//! - Who claims what. A claim is its host's, or, once a turn was given back, nobody's.
+//! - Which claim it is: a claim is its host's, or, once a turn was given back, nobody's.
 //! - Signs of life, owner records, part files, dotlocks, kept files.
 
 mod answers;
