@@ -76,6 +76,8 @@ pub const A: &[Update] = &[Update::Append];
 pub const AA: &[Update] = &[Update::Append; 2];
 /// One update in place.
 pub const I: &[Update] = &[Update::InPlace];
+/// An append, and then an update in place.
+pub const AI: &[Update] = &[Update::Append, Update::InPlace];
 /// One replacement.
 pub const R: &[Update] = &[Update::Replace];
 /// A replacement, and then an append.
@@ -146,7 +148,7 @@ fn appends_with_lost_replies() {
         losses: 1,
         ..NO_FAULTS
     };
-    check("lost replies", protocol([AA, AA, NOTHING], faults));
+    check("lost replies", protocol([AA, A, NOTHING], faults));
 }
 
 #[test]
@@ -165,10 +167,17 @@ fn replacing_and_updates_in_place() {
     let faults = Faults {
         crashes: 1,
         slows: 1,
-        losses: 1,
         ..NO_FAULTS
     };
     check("each kind of update", protocol([A, I, R], faults));
+    let faults = Faults {
+        losses: 1,
+        ..faults
+    };
+    check(
+        "each kind, lost replies",
+        protocol([AI, R, NOTHING], faults),
+    );
     let faults = Faults {
         crashes: 1,
         slows: 2,
@@ -217,6 +226,13 @@ fn larger_bounds() {
         ..NO_FAULTS
     };
     check("three hosts, two records", protocol([AA; 3], faults));
+    let faults = Faults {
+        losses: 1,
+        ..faults
+    };
+    check("lost replies", protocol([AA, AA, NOTHING], faults));
+    let faults = Faults { slows: 1, ..faults };
+    check("each kind, lost replies", protocol([A, I, R], faults));
     let faults = Faults {
         crashes: 1,
         slows: 3,

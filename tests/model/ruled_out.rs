@@ -64,7 +64,7 @@ fn breaks(rules: Rules, model: Protocol) {
     }
 }
 
-/// Nothing is broken, in all that the whole protocol is checked with but for repeated calls.
+/// Nothing is broken, though two turns become slow and a host crashes.
 fn holds_within_bounds(rules: Rules) {
     assert_ne!(rules, Rules::ALL);
     let faults = Faults {
@@ -72,17 +72,7 @@ fn holds_within_bounds(rules: Rules) {
         slows: 2,
         ..NO_FAULTS
     };
-    for (updates, faults) in [
-        ([A; 3], faults),
-        ([RA, RA, NOTHING], faults),
-        (
-            [A, A, NOTHING],
-            Faults {
-                losses: 1,
-                ..faults
-            },
-        ),
-    ] {
+    for updates in [[A; 3], [RA, RA, NOTHING]] {
         let model = protocol(updates, faults);
         super::check("a second line of defence", Protocol { rules, ..model });
     }
