@@ -217,6 +217,8 @@ impl Guard {
         };
         self.set_pulse(Some(Pulse {
             turn: turn.n,
+            actor: turn.actor,
+            claim: turn.claim.clone(),
             sign: turn.sign,
             slow: false,
         }));
@@ -648,6 +650,8 @@ impl Guard {
     /// Ends the turn, and the dotlock within it, however long that takes: as long as the end is
     /// not there, others wait for us.
     fn end_turn(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) {
+        let slow = self.is_slow();
+        let inherits = self.take_taint() || turn.inherits;
         self.set_pulse(None);
         self.noted.store(false, Ordering::Release);
         let began = boottime();
@@ -665,12 +669,12 @@ impl Guard {
                         self.label
                     );
                 }
-                if turn.inherits {
+                if inherits {
                     // What it has not mended whoever comes next must.
                     let given_back = turns.give_back(&*self.dir, turn, boottime());
                     return given_back.map(|()| Ended::Clean);
                 }
-                turns.end(&*self.dir, turn, boottime())
+                turns.end(&*self.dir, turn, (boottime(), slow))
             });
             let error = match ended {
                 Ok(Ended::Clean) => return,

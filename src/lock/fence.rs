@@ -15,7 +15,9 @@
 //!   in its place. (Who made it may have gone on to write after that; so one more follows.)
 //! - [`sweep`]: other staged files, which replacements and dead menders have left, are removed: a
 //!   late rename of them over X finds nothing.
-//! - The file is copied to `.X.stage.R`, where R is random, so that the name is used only once.
+//! - The file is copied to `.X.copy.R`, and that is renamed to `.X.stage.R`, where R is random, so
+//!   that the name is used only once. (Were it made under that name, a server that repeats the call
+//!   would make an empty one after it was renamed.)
 //! - [`publish`]: `.X.fence.K` is made of the note by `link(2)`, K being the next number. The first
 //!   one decides what the file is.
 //! - [`complete`]: the copy is renamed over X. However late or often this is done, it is done once.
@@ -107,12 +109,20 @@ fn list(
     Ok(dir.steps(names, claim, now, Duration::ZERO)?.0)
 }
 
-/// Step: no fence can be published any more by whoever had a turn before.
+/// Step: no fence can be published any more by whoever had a turn before. `still_ours` is asked
+/// between the listing and the removals: what a later mender has made since must not be met.
 ///
 /// # Errors
-/// Those of the directory.
-pub fn retract(dir: &impl Directory, names: &LockNames, at: At<'_>) -> io::Result<()> {
-    for (step, name) in list(dir, names, at)? {
+/// Those of the directory and of `still_ours`.
+pub fn retract(
+    dir: &impl Directory,
+    names: &LockNames,
+    at: At<'_>,
+    still_ours: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let steps = list(dir, names, at)?;
+    still_ours()?;
+    for (step, name) in steps {
         if step == Step::Note {
             dir.remove(&name)?;
         }
@@ -151,13 +161,21 @@ fn read(dir: &impl Directory, names: &LockNames, k: u64) -> io::Result<Fence> {
     })
 }
 
-/// Step: removes all staged files, now that no fence that was published needs one.
+/// Step: removes all staged files, now that no fence that was published needs one. `still_ours`
+/// as for [`retract`].
 ///
 /// # Errors
-/// Those of the directory.
-pub fn sweep(dir: &impl Directory, names: &LockNames, at: At<'_>) -> io::Result<()> {
-    for (step, name) in list(dir, names, at)? {
-        if step == Step::Stage {
+/// Those of the directory and of `still_ours`.
+pub fn sweep(
+    dir: &impl Directory,
+    names: &LockNames,
+    at: At<'_>,
+    still_ours: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let steps = list(dir, names, at)?;
+    still_ours()?;
+    for (step, name) in steps {
+        if matches!(step, Step::Stage | Step::Copy) {
             log::info!("removing {}, left behind by a dead holder", display(&name));
             match dir.remove(&name) {
                 // A directory cannot take the place of a file.
@@ -320,7 +338,7 @@ mod tests {
         assert!(publish(&dir, &names, (1, &one), is_ours).unwrap());
         assert!(!publish(&dir, &names, (1, &other), is_ours).unwrap());
         assert_eq!(newest(&dir, &names, NOW).unwrap(), Some((1, one)));
-        let retracting = || retract(&dir, &names, NOW);
+        let retracting = || retract(&dir, &names, NOW, || Ok(()));
         assert!(publish(&dir, &names, (2, &other), retracting).is_err());
         assert_eq!(newest(&dir, &names, NOW).unwrap().unwrap().0, 1);
     }
@@ -362,7 +380,7 @@ mod tests {
         assert!(!complete(&dir, &fence, rename).unwrap());
         assert_eq!(std::fs::read(world.path().join("log")).unwrap(), b"new");
         dir.create(&names.stage(6), b"left").unwrap();
-        sweep(&dir, &names, NOW).unwrap();
+        sweep(&dir, &names, NOW, || Ok(())).unwrap();
         assert!(dir.identity(&names.stage(6)).unwrap().is_none());
     }
 }

@@ -8,7 +8,7 @@ mod breaking;
 mod cleaning;
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,20 +219,14 @@ impl Turns {
         if let Some(known) = fresh(&self.known) {
             return Ok(known.newest);
         }
-        if let Some(Known {
-            newest: Newest::Taken(n),
-            ..
-        }) = self.known
-        {
-            self.still_taken(dir, n, time)?;
-        }
-        match fresh(&self.known) {
-            Some(known) => Ok(known.newest),
+        // That an old turn still stands does not say that it is the newest: a late call may have
+        // brought its name back.
+        match self.known {
             // After an error what a listing showed before it is not enough.
-            None if self.known.is_none() && self.began => {
+            _ if self.known.is_none() && self.began => {
                 self.discover(dir, actor, now, Duration::ZERO)
             }
-            None => self.discover(dir, actor, now, KNOWLEDGE / 2),
+            _ => self.discover(dir, actor, now, KNOWLEDGE / 2),
         }
     }
 
@@ -311,20 +305,18 @@ impl Turns {
             log::warn!("listing a directory took too long to take a lock in it");
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }
-        let (mut turn, mut done) = (0, 0);
-        for (step, _) in &steps {
-            match *step {
-                Step::Turn(n) => turn = turn.max(n),
-                Step::Done(n) => done = done.max(n),
-                _ => {}
-            }
-        }
-        let newest = if done >= turn {
-            Newest::Over(done)
-        } else {
-            Newest::Taken(turn)
-        };
+        let newest = newest_of(&steps);
         self.learn(newest, seen);
+        let done = match newest {
+            Newest::Over(n) => n,
+            Newest::Taken(_) => {
+                let ends = steps.iter().filter_map(|(step, _)| match step {
+                    Step::Done(n) => Some(*n),
+                    _ => None,
+                });
+                ends.max().unwrap_or(0)
+            }
+        };
         let old = steps.into_iter().filter_map(|(step, name)| match step {
             // A turn before its end: who finds the turn without its end takes it for a living one.
             Step::Turn(n) if n < done => Some(((n, 0), name)),
@@ -491,28 +483,20 @@ impl Turns {
         Ok(over)
     }
 
-    /// Step: whether turn `n` stands and is not over, when what is known of it has grown old.
-    /// Where its name is gone it was over, and cleaned away.
+    /// Step: whether turn `n`, which we have, is ours still: after a time in which it may have been
+    /// broken. That there is no end of it says nothing, since that may have been removed again; it
+    /// must be the newest turn.
     ///
     /// # Errors
     /// Those of the directory.
-    pub fn still_taken(
-        &mut self,
+    pub fn is_newest(
         dir: &impl Directory,
-        n: u64,
-        time: Duration,
+        names: &LockNames,
+        (n, claim): (u64, &CStr),
+        now: Duration,
     ) -> io::Result<bool> {
-        // First the end, then the beginning: names are removed the other way round.
-        if self.is_over(dir, n, time)? {
-            return Ok(false);
-        }
-        let stands = dir.identity(&self.names.turn(n))?.is_some();
-        if stands {
-            self.learn(Newest::Taken(n), time);
-        } else {
-            self.known = None;
-        }
-        Ok(stands)
+        let (steps, _) = dir.steps(names, claim, now, Duration::ZERO)?;
+        Ok(newest_of(&steps) == Newest::Taken(n) && dir.identity(&names.done(n))?.is_none())
     }
 
     /// Which of our claims holds turn `n`, if one of them does.
@@ -568,20 +552,28 @@ impl Turns {
         Ok(claim.refreshed)
     }
 
-    /// Step: ends a turn of ours.
+    /// Step: ends a turn of ours. With `slow` it may have been broken, and others may have come and
+    /// gone since; then what is the newest turn is not known.
     ///
     /// # Errors
     /// Those of the directory; the turn is still held, as far as others can see, and ending it
     /// must be tried again.
-    pub fn end(&mut self, dir: &impl Directory, turn: &Turn, time: Duration) -> io::Result<Ended> {
+    pub fn end(
+        &mut self,
+        dir: &impl Directory,
+        turn: &Turn,
+        (time, slow): (Duration, bool),
+    ) -> io::Result<Ended> {
         let done = self.names.done(turn.n);
         // Until the answer is there nothing is known.
         self.known = None;
         let error = match dir.link(&turn.claim, &done) {
             Ok(()) => {
-                self.learn(Newest::Over(turn.n), time);
+                if !slow {
+                    self.learn(Newest::Over(turn.n), time);
+                    self.ended_well = Some(turn.n);
+                }
                 self.old.push(Old::new(turn, time));
-                self.ended_well = Some(turn.n);
                 return Ok(Ended::Clean);
             }
             Err(error) => error,
@@ -601,7 +593,6 @@ impl Turns {
             // The answer to an earlier call was lost.
             Some(ender) if ender == turn.identity => {
                 self.old.push(Old::new(turn, time));
-                self.ended_well = Some(turn.n);
                 Ok(Ended::Clean)
             }
             Some(_) => Ok(Ended::Broken),
@@ -630,7 +621,8 @@ impl Turns {
         match dir.link(&claim, &self.names.done(turn.n)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => {
-                self.learn(Newest::Over(turn.n), time);
+                // Others may have come and gone since it was the newest.
+                self.known = None;
                 Ok(())
             }
         }
@@ -696,6 +688,23 @@ impl Turns {
             sign: claim.refreshed,
             inherits: false,
         })
+    }
+}
+
+/// The newest turn among the names of a file.
+fn newest_of(steps: &[(Step, CString)]) -> Newest {
+    let (mut turn, mut done) = (0, 0);
+    for (step, _) in steps {
+        match *step {
+            Step::Turn(n) => turn = turn.max(n),
+            Step::Done(n) => done = done.max(n),
+            _ => {}
+        }
+    }
+    if done >= turn {
+        Newest::Over(done)
+    } else {
+        Newest::Taken(turn)
     }
 }
 
@@ -830,7 +839,10 @@ mod tests {
             b.attempt(&world.dir, None, boottime).unwrap(),
             Progress::Taken(1)
         );
-        assert_eq!(a.end(&world.dir, &first, boottime()).unwrap(), Ended::Clean);
+        assert_eq!(
+            a.end(&world.dir, &first, (boottime(), false)).unwrap(),
+            Ended::Clean
+        );
         let second = held(b.attempt(&world.dir, None, boottime));
         assert_eq!(second.n, 2);
         assert_eq!(
@@ -838,7 +850,7 @@ mod tests {
             Progress::Taken(2)
         );
         assert_eq!(
-            b.end(&world.dir, &second, boottime()).unwrap(),
+            b.end(&world.dir, &second, (boottime(), false)).unwrap(),
             Ended::Clean
         );
         assert_eq!(
@@ -860,7 +872,10 @@ mod tests {
             };
             assert_eq!(turn.n, 1);
             *world.dir.lose_answer.borrow_mut() = Some((".done.1", errno));
-            assert_eq!(a.end(&world.dir, &turn, boottime()).unwrap(), Ended::Clean);
+            assert_eq!(
+                a.end(&world.dir, &turn, (boottime(), false)).unwrap(),
+                Ended::Clean
+            );
         }
     }
 
@@ -875,7 +890,7 @@ mod tests {
             time.get()
         };
         let turn = held(a.attempt(&world.dir, None, slow_clock));
-        a.end(&world.dir, &turn, boottime()).unwrap();
+        a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         // Number 2 was used and cleaned away while the link that brings it back was under way.
         b.prepare_claim(&world.dir, None, boottime).unwrap();
         std::fs::write(world.folder.path().join(".log.done.7"), "").unwrap();
@@ -909,7 +924,10 @@ mod tests {
         let turn = held(a.attempt(&world.dir, None, boottime));
         std::fs::write(world.folder.path().join(".log.done.1"), "").unwrap();
         assert!(a.is_over(&world.dir, 1, boottime()).unwrap());
-        assert_eq!(a.end(&world.dir, &turn, boottime()).unwrap(), Ended::Broken);
+        assert_eq!(
+            a.end(&world.dir, &turn, (boottime(), false)).unwrap(),
+            Ended::Broken
+        );
     }
 
     #[test]
@@ -917,7 +935,7 @@ mod tests {
         let world = World::new();
         let mut a = world.daemon();
         let turn = held(a.attempt(&world.dir, None, boottime));
-        a.end(&world.dir, &turn, boottime()).unwrap();
+        a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         for entry in std::fs::read_dir(world.folder.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.to_str().unwrap().contains(".claim.") {
@@ -937,7 +955,7 @@ mod tests {
         let mut a = world.daemon();
         for _ in 0..3 {
             let turn = held(a.attempt(&world.dir, None, boottime));
-            a.end(&world.dir, &turn, boottime()).unwrap();
+            a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         }
         assert!(a.clean(&world.dir, None, boottime()).is_some(), "too early");
         assert_eq!(world.names().len(), 6);
@@ -979,7 +997,7 @@ mod tests {
             b.attempt(&world.dir, None, || start).unwrap(),
             Progress::Taken(1)
         );
-        a.end(&world.dir, &turn, start).unwrap();
+        a.end(&world.dir, &turn, (start, false)).unwrap();
         let mut time = start;
         for _ in 0..4 {
             time += Duration::from_millis(10);
@@ -989,7 +1007,7 @@ mod tests {
                     break turn;
                 }
             };
-            c.end(&world.dir, &turn, time).unwrap();
+            c.end(&world.dir, &turn, (time, false)).unwrap();
         }
         time += KEEP_OLD;
         c.clean(&world.dir, None, time);
