@@ -22,7 +22,7 @@ use super::visible::Visible;
 use super::{Key, Shared};
 use crate::backing::Caller;
 use crate::backing::credentials::Assumed;
-use crate::config::{Replace, Rule};
+use crate::config::Rule;
 use crate::lock::turns::{Actor, KEEP_OLD};
 use crate::lock::{Directory, Identity, LockNames, RealDirectory, Turns};
 use crate::sys;
@@ -407,10 +407,6 @@ impl Guard {
     /// clock: of two changes within one tick it may miss the second, for as long as nothing else
     /// happens in the directory. So the directory is touched until its time has moved on.
     pub fn show_change(&self) {
-        // Nothing is checked against the name then.
-        if self.rule.replace == Replace::Off {
-            return;
-        }
         let time = || sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
         let deadline = boottime() + LONGEST_TICK;
         let shown = time().and_then(|before| {

@@ -31,6 +31,10 @@ const SLOW_LINK: Duration = Duration::from_secs(1);
 /// A listing that took longer than this is not trusted: a name goes [`KEEP_OLD`] after a later one
 /// has come, so a quicker listing shows one of the two.
 const SLOWEST_LISTING: Duration = Duration::from_secs(4);
+/// How long one waits for a turn before the directory is listed, and how long between listings
+/// after a while; see [`Turns::is_listing_due`].
+const FIRST_LISTING: Duration = Duration::from_millis(50);
+const LATER_LISTINGS: Duration = Duration::from_secs(1);
 /// The protocol's state for one guarded file, as one daemon knows it.
 #[derive(Debug)]
 pub struct Turns {
@@ -51,6 +55,9 @@ pub struct Turns {
     ended_well: Option<u64>,
     /// What has been seen of the turn that we wait for.
     watched: Option<Watched>,
+    /// The turn that we wait for; when the directory is to be listed, and how long after that it
+    /// is to be listed again.
+    waiting: Option<(u64, Duration, Duration)>,
     old: Vec<Old>,
     leftovers: HashMap<CString, Duration>,
 }
@@ -155,6 +162,7 @@ impl Turns {
             ender: None,
             ended_well: None,
             watched: None,
+            waiting: None,
             old: Vec::new(),
             leftovers: HashMap::new(),
         }
@@ -177,12 +185,9 @@ impl Turns {
         now: impl Fn() -> Duration,
     ) -> io::Result<Progress> {
         self.prepare_claim(dir, actor, &now)?;
-        let newest = match self.newest(dir, actor, &now) {
-            // It was removed behind our back.
-            Err(error) if is_gone(&error) && !self.claims.contains_key(&actor) => {
-                return Ok(Progress::Again);
-            }
-            other => other?,
+        let known = self.newest(dir, actor, &now);
+        let Some(newest) = self.unless_claim_is_gone(actor, known)? else {
+            return Ok(Progress::Again);
         };
         match newest {
             Newest::Over(n) => self.take(dir, actor, n + 1, now),
@@ -197,6 +202,12 @@ impl Turns {
                 if self.is_over(dir, n, now())? {
                     return self.take(dir, actor, n + 1, now);
                 }
+                if self.is_listing_due(n, now()) {
+                    let listed = self.discover(dir, actor, &now, Duration::ZERO);
+                    if self.unless_claim_is_gone(actor, listed)? != Some(Newest::Taken(n)) {
+                        return Ok(Progress::Again);
+                    }
+                }
                 let Some(death) = self.judge(dir, n, now)? else {
                     return Ok(Progress::Taken(n));
                 };
@@ -205,6 +216,38 @@ impl Turns {
                 Ok(Progress::Broken { n, holder, death })
             }
         }
+    }
+
+    /// What a listing has shown; `None` where it could not be made because our claim was removed
+    /// behind our back. The next attempt makes another.
+    fn unless_claim_is_gone(
+        &self,
+        actor: Actor,
+        newest: io::Result<Newest>,
+    ) -> io::Result<Option<Newest>> {
+        match newest {
+            Err(error) if is_gone(&error) && !self.claims.contains_key(&actor) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Whether it is time, while we wait for turn `n`, to list the directory. An NFSv3 client tells
+    /// by the time of the directory's last change whether a name that was not there may be there
+    /// now, and that time is as coarse as a tick of the server's clock: if the end of the turn came
+    /// within the tick of the last look, it is not seen before something else changes.
+    fn is_listing_due(&mut self, n: u64, now: Duration) -> bool {
+        let (due, pause) = match self.waiting {
+            Some((of, due, pause)) if of == n => (due, pause),
+            _ => (now + FIRST_LISTING, FIRST_LISTING),
+        };
+        let is_due = now >= due;
+        let pause = if is_due {
+            (pause * 2).min(LATER_LISTINGS)
+        } else {
+            pause
+        };
+        self.waiting = Some((n, if is_due { now + pause } else { due }, pause));
+        is_due
     }
 
     /// The newest turn, from memory as long as that is young enough.

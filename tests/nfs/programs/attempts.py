@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 
 from common import start_together, stopped
@@ -41,6 +42,7 @@ def attempt(writer, count, update):
         for number in range(count):
             if until_stopped and stopped():
                 break
+            began = time.monotonic()
             try:
                 update(number)
                 done.append(number)
@@ -48,7 +50,8 @@ def attempt(writer, count, update):
                 refused += 1
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1].line
-                failures.append(f"update {number}: {type(error).__name__}: {error}: {where}")
+                took = time.monotonic() - began
+                failures.append(f"update {number}: {type(error).__name__}: {error}: {where} ({took:.1f} s)")
     except TimeUp:
         late = True
     signal.setitimer(signal.ITIMER_REAL, 0)
