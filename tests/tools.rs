@@ -563,3 +563,63 @@ impl Drop for Unmounted {
             .status();
     }
 }
+
+/// A lock that stands, broken by hand.
+#[test]
+fn a_lock_is_broken_by_hand() {
+    let source = directory();
+    let rules = "version = 1\n[[guard]]\nfiles = [\"log\"]\nstale_after = \"1h\"\n";
+    fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write");
+    let log = source.path().join("log");
+    fs::write(&log, "text\n").expect("write");
+    let (one, two) = (Mount::new(source.path()), Mount::new(source.path()));
+    let by_hand = |file: &Path, options: &[&str]| {
+        finish(
+            command(Who::Root, dotlockfs())
+                .arg("break")
+                .arg(file)
+                .args(options),
+        )
+    };
+    let said = by_hand(&log, &[]).success();
+    assert!(said.ends_with("log: nobody has the lock\n"), "{said}");
+
+    let hold = "import fcntl, os, sys
+f = os.open(sys.argv[1], os.O_RDWR)
+fcntl.flock(f, fcntl.LOCK_EX)
+print('locked', flush=True)
+sys.stdin.read()
+try: os.write(f, b'late')
+except OSError as error: print(error.errno, flush=True)
+";
+    let mut holder = command(Who::Root, "python3");
+    holder
+        .args(["-Bc", hold])
+        .arg(one.join("log"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut holder = holder.spawn().expect("python3 starts");
+    let mut lines = std::io::BufReader::new(holder.stdout.take().expect("piped"));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut lines, &mut line).expect("it locks");
+
+    let said = refusal(by_hand(&log, &[]));
+    assert!(
+        said.contains("with --yes it is done without asking"),
+        "{said}"
+    );
+    let said = by_hand(&two.join("log"), &["--yes"]).success();
+    let parts = [
+        "WHICH IS RUNNING ON THIS HOST",
+        "was ended",
+        "the file was fenced",
+    ];
+    assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    common::shell(Who::Root, r#"echo more >> "$1""#, &[&two.join("log")]);
+
+    // The holder was alive, and has slept; how long that takes to see is stale_after's business.
+    common::send(one.daemon(), libc::SIGKILL);
+    drop(holder.stdin.take());
+    let _ = holder.wait();
+    assert_eq!(fs::read_to_string(&log).expect("read"), "text\nmore\n");
+}

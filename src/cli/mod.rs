@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 pub mod bare;
+pub mod break_lock;
 pub mod check_config;
 pub mod demo;
 pub mod doctor;
@@ -44,6 +45,8 @@ enum Command {
     CheckConfig(CheckConfigArgs),
     /// List the locks that are held under a directory, and by whom
     Locks(LocksArgs),
+    /// End a lock whose holder is known to be dead, and fence the file
+    Break(BreakArgs),
     /// Test whether a directory and this host are fit for dotlockfs, and say what to do if not
     Doctor(DoctorArgs),
 }
@@ -117,6 +120,20 @@ pub struct LocksArgs {
     pub json: bool,
 }
 
+/// Arguments of `dotlockfs break`.
+#[derive(Debug, Args)]
+#[command(after_long_help = break_lock::HELP)]
+pub struct BreakArgs {
+    /// The file, on the file system itself or in a mount of dotlockfs
+    pub file: PathBuf,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Rule file to use in place of the nearest .dotlockfs.toml above the file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// Arguments of `dotlockfs doctor`.
 #[derive(Debug, Args)]
 #[command(after_long_help = doctor::HELP)]
@@ -136,6 +153,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Demo(args)), _) => demo::run(&args),
         (Some(Command::CheckConfig(args)), _) => check_config::run(&args),
         (Some(Command::Locks(args)), _) => locks::run(&args),
+        (Some(Command::Break(args)), _) => break_lock::run(&args),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (None, Some(args)) => mount::run(args),
         (None, None) => unreachable!("clap asks for SOURCE and MOUNTPOINT"),

@@ -94,6 +94,16 @@ pub enum Newest {
     Taken(u64),
 }
 
+impl Newest {
+    /// The number of a turn that is taken.
+    pub fn taken(self) -> Option<u64> {
+        match self {
+            Newest::Taken(n) => Some(n),
+            Newest::Over(_) => None,
+        }
+    }
+}
+
 /// A turn that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
