@@ -131,7 +131,7 @@ fn cut(data: &[u8], part: &Part, by_name: &HashMap<&str, &Journal>) -> Option<St
     let (writer, seq, size) = header(bytes)?;
     let journal = by_name.get(writer)?;
     let acknowledged = journal.tries.get(&seq)?.outcome == Outcome::Ok;
-    let after_a_piece = bytes.len().div_ceil(4096) % (PIECE / 4096) == 0;
+    let after_a_piece = bytes.len().div_ceil(4096).is_multiple_of(PIECE / 4096);
     let fits = after_a_piece && !acknowledged && record(writer, seq, size).starts_with(bytes);
     fits.then(|| format!("{}, {} bytes", journal.tell(seq), bytes.len()))
 }
