@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, Job, NFS, SERVER_DATA};
+use crate::cluster::{Cluster, Job, NFS, Output, SERVER_DATA};
 use crate::journal::Journal;
 use crate::{counters, documents};
 
@@ -292,13 +292,17 @@ impl<'a> Field<'a> {
         self.host("server", script)
     }
 
-    /// Copies all files from the server's disk to the state directory, as `final.FILE`.
-    pub fn fetch_files(&self) {
+    /// Copies all files from the server's disk to the state directory, as `final.FILE`, and the
+    /// names that are there.
+    pub fn fetch_files(&self) -> Output {
         let (from, state) = (self.on_server(), self.state.display());
-        for file in FILES {
-            self.server(&format!("cat {from}/{file} >{state}/final.{file}"));
-        }
-        self.server(&format!("ls -laiA --full-time {from} >{state}/names"));
+        let files = FILES.join(" ");
+        let script = format!(
+            "cd {from} || exit
+            ls -laiA --full-time >{state}/names 2>/dev/null
+            for file in {files}; do cat $file >{state}/final.$file || exit; done"
+        );
+        self.cluster.run_as("server", 0, PATIENCE, &script)
     }
 
     /// A file as it was fetched.
@@ -311,7 +315,7 @@ impl<'a> Field<'a> {
         let from = self.on_server();
         let mut said = String::new();
         let server = format!(
-            "cd {from} && date +%s.%N && df -k . && ls -laiA --full-time
+            "cd {from} && date +%s.%N && df -k . && ls -laiA --full-time 2>/dev/null
             for turn in .*.turn.*; do
                 [[ -e ${{turn/.turn./.done.}} ]] || {{ echo \"== open: $turn\"; cat $turn; }}
             done"
@@ -319,7 +323,7 @@ impl<'a> Field<'a> {
         let host = "date +%s.%N; grep /mnt/ /proc/mounts; tc qdisc show dev eth0
             ps -eo pid,ppid,stat,wchan:30,etimes,args | grep -e python -e dotlockfs
             for task in /proc/$(</run/daemon)/task/*; do
-                echo \"$(<$task/comm) $(<$task/wchan) $(<$task/syscall)\"
+                echo \"$(<$task/comm) $(<$task/wchan)\"
             done
             dmesg | tail -n 5";
         let mut machines = self.cluster.hosts();
