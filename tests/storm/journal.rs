@@ -37,6 +37,7 @@ pub fn error_name(number: i32) -> String {
         libc::EINTR => "EINTR",
         libc::EDEADLK => "EDEADLK",
         libc::ENOTCONN => "ENOTCONN",
+        libc::ETIMEDOUT => "ETIMEDOUT",
         libc::ECONNABORTED => "ECONNABORTED",
         _ => return format!("errno {number}"),
     };
