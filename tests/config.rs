@@ -112,7 +112,10 @@ rule 2: logs/**/*.log, results.csv
   flock, fcntl   hold across hosts, by the same lock
   X.lock         respected, and taken too, for programs that lock a file X so
   waiting        2m at most, then EAGAIN; flock and fcntl as long as it takes
-  dead locks     waited for like living ones; this version does not break them
+  dead locks     broken after 1m without a sign of life; X.lock of other
+                 programs after 30m
+  late writes    of a broken lock's holder meet the old file, a copy takes its
+                 place; not if it is larger than 1.0 GiB
 
 rule 3: **
   appends        locked for each write, on the server before write() returns
@@ -123,7 +126,9 @@ rule 3: **
   X.lock         not taken: programs that lock a file X in this way are not kept
                  out
   waiting        30s at most, then EAGAIN
-  dead locks     waited for like living ones; this version does not break them
+  dead locks     broken after 1m without a sign of life
+  late writes    of a broken lock's holder meet the old file, a copy takes its
+                 place; not if it is larger than 1.0 GiB
 
 warning: logs/**/*.log, results.csv: ack = "close" has no effect in this
          version; each write is on the server before write() returns
@@ -148,7 +153,10 @@ every file:
   flock, fcntl   hold across hosts, by the same lock
   X.lock         respected, and taken too, for programs that lock a file X so
   waiting        30s at most, then EAGAIN; flock and fcntl as long as it takes
-  dead locks     waited for like living ones; this version does not break them
+  dead locks     broken after 1m without a sign of life; X.lock of other
+                 programs after 30m
+  late writes    of a broken lock's holder meet the old file, a copy takes its
+                 place; not if it is larger than 1.0 GiB
 "#;
     let world = World::empty();
     assert_eq!(world.check_here(), success(expected));
@@ -262,7 +270,8 @@ const FAULTS: &[(&str, &str)] = &[
     | ^^^^^^^^^^^
   did you mean lock_timeout?
   the keys of [[guard]] are: files, append, ack, record, update, replace,
-  advisory, dotlock, lock_timeout, stale_after, foreign_stale_after"#,
+  advisory, dotlock, lock_timeout, stale_after, foreign_stale_after, fence,
+  fence_limit"#,
     ),
     (
         "version = 1\nguards = []\n",

@@ -1,6 +1,7 @@
 //! The directory below the mount: whose credentials calls are made with, what kind of file
 //! system it is, and how a file that is only known by a descriptor is reached again.
 
+pub mod copy;
 pub mod credentials;
 pub mod kind;
 

@@ -1,7 +1,7 @@
 //! Rules in plain words, for `dotlockfs check-config` and for warnings.
 
 use super::error::shown_text;
-use super::rules::{Ack, Append, Replace, Rule, Rules, Update, Word};
+use super::rules::{Ack, Append, Fence, Replace, Rule, Rules, Update, Word};
 
 /// The width of a terminal that every line fits, as far as the patterns allow.
 const WIDTH: usize = 80;
@@ -110,9 +110,33 @@ fn lines(rule: &Rule) -> String {
         false => "",
     };
     line("waiting", &format!("{span} at most, then EAGAIN{but}"));
-    // stale_after and foreign_stale_after have nothing to decide yet.
-    let stale = "waited for like living ones; this version does not break them";
-    line("dead locks", stale);
+    let span = humantime::format_duration(rule.stale_after);
+    let foreign = match rule.dotlock {
+        true => format!(
+            "; X.lock of other programs after {}",
+            humantime::format_duration(rule.foreign_stale_after)
+        ),
+        false => String::new(),
+    };
+    line(
+        "dead locks",
+        &format!("broken after {span} without a sign of life{foreign}"),
+    );
+    let limit = bytesize::ByteSize(rule.fence_limit);
+    line(
+        "late writes",
+        &match rule.fence {
+            Fence::Copy => format!(
+                "of a broken lock's holder meet the old file, a copy takes its place; not if it \
+                 is larger than {limit}"
+            ),
+            Fence::Require => format!(
+                "of a broken lock's holder meet the old file, a copy takes its place; EFBIG if \
+                 it is larger than {limit}"
+            ),
+            Fence::Off => "of a broken lock's holder may meet the file".to_owned(),
+        },
+    );
     out
 }
 
@@ -125,12 +149,6 @@ pub(super) fn unenforced(rule: &Rule, key: &str) -> Option<String> {
              write() returns",
             rule.ack.word()
         ),
-        "stale_after" => "stale_after breaks no locks in this version; dead holders are waited \
-                          for like living ones"
-            .to_owned(),
-        "foreign_stale_after" => "foreign_stale_after has no effect in this version; lock files \
-                                  of other programs are waited for, however old they are"
-            .to_owned(),
         _ => return None,
     };
     Some(warning)
@@ -205,7 +223,10 @@ rule 1: logs/**/*.log, results.csv
   flock, fcntl   hold across hosts, by the same lock
   X.lock         respected, and taken too, for programs that lock a file X so
   waiting        30s at most, then EAGAIN; flock and fcntl as long as it takes
-  dead locks     waited for like living ones; this version does not break them
+  dead locks     broken after 1m without a sign of life; X.lock of other
+                 programs after 30m
+  late writes    of a broken lock's holder meet the old file, a copy takes its
+                 place; not if it is larger than 1.0 GiB
 "#;
         assert_eq!(rules.describe("f"), expected);
     }

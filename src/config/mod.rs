@@ -26,7 +26,7 @@ pub mod rules;
 
 pub use error::ConfigError;
 pub use options::MountOptions;
-pub use rules::{Ack, Append, Replace, Rule, Rules, Update};
+pub use rules::{Ack, Append, Fence, Replace, Rule, Rules, Update};
 
 /// Name of the rule file, at the root of the guarded directory.
 pub const FILE_NAME: &str = ".dotlockfs.toml";

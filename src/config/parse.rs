@@ -55,6 +55,8 @@ const GUARD_KEYS: &[&str] = &[
     "lock_timeout",
     "stale_after",
     "foreign_stale_after",
+    "fence",
+    "fence_limit",
 ];
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -217,6 +219,8 @@ impl Source<'_> {
                 "foreign_stale_after" => {
                     rule.foreign_stale_after = self.duration(name, value, FOREIGN_STALE_AFTER)?;
                 }
+                "fence" => rule.fence = self.word(name, value)?,
+                "fence_limit" => rule.fence_limit = self.size(name, value)?,
                 _ => return Err(self.unknown_key(key.span(), name, GUARD_KEYS, "[[guard]]")),
             }
         }
@@ -349,6 +353,21 @@ impl Source<'_> {
         Ok(duration)
     }
 
+    fn size(&self, name: &str, value: &Value) -> Result<u64, ConfigError> {
+        let example = "fence_limit = \"1GiB\"";
+        let DeValue::String(written) = value.get_ref() else {
+            return Err(self.wrong_type(name, value.span(), value.get_ref(), example));
+        };
+        let size: Result<bytesize::ByteSize, _> = written.parse();
+        size.map(|size| size.as_u64()).map_err(|_| {
+            self.fault(
+                value.span(),
+                format!("{name} is not a size: \"{}\"", brief(written)),
+                "write a number and a unit, such as \"100MiB\" or \"2GiB\"",
+            )
+        })
+    }
+
     fn unknown_key(
         &self,
         span: Range<usize>,
@@ -458,7 +477,7 @@ fn brief(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Ack, Replace, Update};
+    use crate::config::{Ack, Fence, Replace, Update};
 
     const WHOLE: &str = r#"version = 1
 
@@ -481,6 +500,8 @@ dotlock = false
 lock_timeout = "1m 30s"
 stale_after = "4s"
 foreign_stale_after = "2h"
+fence = "require"
+fence_limit = "100 MiB"
 "#;
 
     fn parse(text: &str) -> Result<Rules, ConfigError> {
@@ -519,6 +540,8 @@ foreign_stale_after = "2h"
             lock_timeout: Duration::from_secs(90),
             stale_after: Duration::from_secs(4),
             foreign_stale_after: Duration::from_secs(7200),
+            fence: Fence::Require,
+            fence_limit: 100 << 20,
         };
         assert_eq!(**rule, expected);
         assert!(rules.rule_for(Path::new("logs/a/b.txt")).is_none());
@@ -550,22 +573,9 @@ foreign_stale_after = "2h"
     #[test]
     fn only_written_values_that_are_not_enforced_are_warned_of() {
         let warnings = parse(WHOLE).unwrap().warnings();
-        let label = "logs/**/*.log, results.csv";
-        let expected = [
-            format!(
-                "{label}: ack = \"close\" has no effect in this version; each write is on the \
-                 server before write() returns"
-            ),
-            format!(
-                "{label}: stale_after breaks no locks in this version; dead holders are waited \
-                 for like living ones"
-            ),
-            format!(
-                "{label}: foreign_stale_after has no effect in this version; lock files of \
-                 other programs are waited for, however old they are"
-            ),
-        ];
-        assert_eq!(warnings, expected);
+        let expected = "logs/**/*.log, results.csv: ack = \"close\" has no effect in this version; \
+                        each write is on the server before write() returns";
+        assert_eq!(warnings, [expected]);
     }
 
     #[test]

@@ -10,8 +10,7 @@ use super::{FILE_NAME, explain, parse};
 
 /// What happens to files that match a `[[guard]]` of the rule file.
 ///
-/// This version enforces all of it but [`Ack::Close`], and breaks no locks of dead holders, which
-/// is what `stale_after` and `foreign_stale_after` are for; see [`Rules::warnings`].
+/// This version enforces all of it but [`Ack::Close`]; see [`Rules::warnings`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// The patterns as written; see [`globs`] for what they match. Never empty.
@@ -44,6 +43,11 @@ pub struct Rule {
     /// The same for an `X.lock` that another program made, which need not refresh it, from
     /// 4 s to 7 days. Default: 30 min.
     pub foreign_stale_after: Duration,
+    /// What keeps late writes of a holder whose lock was broken from the file. Default:
+    /// [`Fence::Copy`].
+    pub fence: Fence,
+    /// The largest file that is copied for that, in bytes. Default: 1 GiB.
+    pub fence_limit: u64,
 }
 
 impl Rule {
@@ -61,6 +65,8 @@ impl Rule {
             lock_timeout: Duration::from_secs(30),
             stale_after: Duration::from_secs(60),
             foreign_stale_after: Duration::from_secs(30 * 60),
+            fence: Fence::Copy,
+            fence_limit: 1 << 30,
         }
     }
 
@@ -124,6 +130,19 @@ pub enum Replace {
     Off,
 }
 
+/// What happens to a file whose lock was broken, before anybody goes on with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// A copy takes its place, so that what the old holder has under way meets the old file. A
+    /// file that is too large for that ([`Rule::fence_limit`]) is gone on with as it is, and the
+    /// log says so.
+    Copy,
+    /// The same, but a file that is too large is not gone on with: calls on it fail with EFBIG.
+    Require,
+    /// Nothing: a late write of the old holder may meet the file.
+    Off,
+}
+
 /// A value that the rule file spells as one of a few words.
 pub(super) trait Word: Copy + PartialEq + 'static {
     /// Each value with its word, the default first.
@@ -163,6 +182,14 @@ impl Word for Replace {
         ("check", Self::Check),
         ("hold", Self::Hold),
         ("serialise", Self::Serialise),
+        ("off", Self::Off),
+    ];
+}
+
+impl Word for Fence {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("copy", Self::Copy),
+        ("require", Self::Require),
         ("off", Self::Off),
     ];
 }

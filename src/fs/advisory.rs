@@ -126,15 +126,21 @@ impl Overlay {
                 true => sys::fs::flush(&*handle.fd()),
                 false => Ok(()),
             };
+            let ours = match handle.written.load(Ordering::Acquire) {
+                true => handle.lock_is_ours(),
+                false => Ok(()),
+            };
             guard.unlock(asked.owner, asked.space(tid), asked.range);
-            return reply(written);
+            return reply(written.and(ours));
         };
         let overlay = Arc::clone(self);
         let locked = Arc::clone(&handle);
         let user = Arc::clone(&guard);
         let granted = move |result: io::Result<()>| {
             reply(result.and_then(|()| {
-                let refreshed = overlay.refresh(&locked, tid);
+                let refreshed = overlay
+                    .refresh(&locked, tid)
+                    .and_then(|()| user.may_begin());
                 if refreshed.is_err() {
                     // A lock under which something old would be read is none.
                     user.unlock(lock.holder.owner, lock.holder.space, lock.range);

@@ -431,7 +431,7 @@ impl Overlay {
         &self,
         req: &Request,
         node: &Node,
-        work: impl FnOnce(io::Result<()>) + Send + 'static,
+        work: impl FnOnce(io::Result<&Guard>) + Send + 'static,
     ) {
         let guard = match self.guard_of(node) {
             Ok(guard) => guard,
@@ -439,8 +439,8 @@ impl Overlay {
         };
         let waiter = self.waiter(req);
         let user = Arc::clone(&guard);
-        let work = Box::new(move |result| {
-            work(result);
+        let work = Box::new(move |result: io::Result<()>| {
+            work(result.map(|()| &*user));
             user.leave();
         });
         let is_update = node
@@ -525,7 +525,12 @@ impl Overlay {
             let (overlay, held) = (Arc::clone(self), Arc::clone(&handle));
             let data = write.data.to_vec();
             return self.under_lock(req, &handle.node, move |permitted| {
-                reply(permitted.and_then(|()| overlay.write_at(&caller, &held, &data, &at)));
+                reply(permitted.and_then(|guard| {
+                    guard.may_begin()?;
+                    let written = overlay.write_at(&caller, &held, &data, &at)?;
+                    guard.still_ours()?;
+                    Ok(written)
+                }));
             });
         }
         reply(self.write_at(&caller, &handle, write.data, &at));
@@ -565,7 +570,7 @@ impl Overlay {
             below.store(appends, Ordering::Release);
         }
         let clears = write.clears_set_id && handle.node.set_id.load(Ordering::Relaxed);
-        let _assumed = clears.then(|| self.credentials.assume(caller));
+        let assumed = clears.then(|| self.credentials.assume(caller));
         let mut done = 0;
         while done < data.len() {
             match sys::fs::pwrite(&*fd, &data[done..], write.offset + done as u64) {
@@ -573,9 +578,14 @@ impl Overlay {
                 Ok(len) => done += len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) if done > 0 => break,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    handle.lock_is_ours()?;
+                    return Err(error);
+                }
             }
         }
+        drop(assumed);
+        handle.lock_is_ours()?;
         Ok(done)
     }
 
@@ -593,7 +603,10 @@ impl Overlay {
         match handle.appending() {
             // Who asks for what it wrote to be on disk means unfinished records too.
             Some(file) => file.finish_record(None, (req.pid(), None), reply),
-            None => reply(self.sync(fh, data_only).map(|()| 0)),
+            None => {
+                let synced = self.sync(fh, data_only);
+                reply(synced.and_then(|()| handle.lock_is_ours()).map(|()| 0));
+            }
         }
     }
 
@@ -607,8 +620,10 @@ impl Overlay {
         mode: i32,
     ) -> io::Result<()> {
         handle.may_change()?;
-        let _assumed = self.credentials.assume(caller)?;
-        sys::fs::fallocate(&*handle.fd(), mode, offset, length)
+        let assumed = self.credentials.assume(caller)?;
+        sys::fs::fallocate(&*handle.fd(), mode, offset, length)?;
+        drop(assumed);
+        handle.lock_is_ours()
     }
 
     pub(super) fn seek(&self, fh: FileHandle, offset: i64, whence: i32) -> io::Result<i64> {
@@ -625,10 +640,13 @@ impl Overlay {
     ) -> io::Result<usize> {
         let (source, target) = (self.handles.get(from.0.0)?, self.handles.get(to.0.0)?);
         target.may_change()?;
-        let _assumed = self.assume(req)?;
+        let assumed = self.assume(req)?;
         // The answer has 32 bits for the length.
         let len = len.min(1 << 30) as usize;
-        sys::fs::copy_file_range(&*source.fd(), from.1, &*target.fd(), to.1, len)
+        let copied = sys::fs::copy_file_range(&*source.fd(), from.1, &*target.fd(), to.1, len)?;
+        drop(assumed);
+        target.lock_is_ours()?;
+        Ok(copied)
     }
 }
 

@@ -149,6 +149,25 @@ impl Handle {
         self.hold.lock().as_ref().map_or(0, Hold::pid)
     }
 
+    /// Something was done through it under a lock, and is to be acknowledged.
+    ///
+    /// # Errors
+    /// `EIO` where the lock was lost to another host: the one since the file was opened, or an
+    /// advisory one that was taken through this descriptor.
+    pub fn lock_is_ours(&self) -> io::Result<()> {
+        if let Some(hold) = &*self.hold.lock() {
+            return hold.still_ours();
+        }
+        let Some(guard) = self.guarded().and_then(GuardedFile::known_guard) else {
+            return Ok(());
+        };
+        let owners = self.lock_owners.lock().clone();
+        match owners.is_empty() {
+            true => Ok(()),
+            false => guard.locks_are_ours(&owners),
+        }
+    }
+
     /// The program is about to change the file through it.
     ///
     /// # Errors

@@ -138,6 +138,8 @@ impl Overlay {
         let dir = place.parent.reach()?;
         RealDirectory::new(Arc::clone(&dir)).revalidate()?;
         let target = node.open_current(below, true)?;
+        // What is opened from here on is what a breaker of the turn would fence.
+        guard.may_begin()?;
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
             self.note_read(tid, node, flags, &target);
             let reader = match (node.guard_key(), family::identify(pid)) {
@@ -193,14 +195,11 @@ impl Overlay {
             // One of several may be killed, and the others bring it to its end.
             private.set_killed(family::is_killed(req.pid()));
         }
-        let is_lost = handle.hold.lock().as_ref().is_some_and(Hold::is_lost);
-        if is_lost && handle.written.load(Ordering::Acquire) {
-            return reply(Err(io::Error::from_raw_os_error(libc::EIO)));
-        }
         if let Some(hold) = &*handle.hold.lock() {
             let publishes = handle.private.is_some() && handle.written.load(Ordering::Acquire);
             hold.set_closing(family::process_of(req.pid()), publishes);
         }
+        let is_written = handle.written.load(Ordering::Acquire);
         let overlay = Arc::clone(self);
         let closed = Arc::clone(&handle);
         let then = move |result: io::Result<usize>| {
@@ -209,7 +208,15 @@ impl Overlay {
         };
         match handle.appending() {
             Some(file) => file.finish_record(Some(owner), (req.pid(), None), Box::new(then)),
-            None if handle.is_writable() => then(write_back(&handle).map(|()| 0)),
+            None if handle.is_writable() => {
+                let written = write_back(&handle);
+                // The lock may have been lost since the last write; close is the last to tell.
+                let ours = match is_written {
+                    true => handle.lock_is_ours(),
+                    false => Ok(()),
+                };
+                then(written.and(ours).map(|()| 0));
+            }
             None => then(Ok(0)),
         }
     }

@@ -122,15 +122,18 @@ impl Overlay {
     }
 
     /// Makes the changes, with the credentials of the moment, in the order in which the kernel
-    /// makes them for one call: what can be refused for lack of rights first.
+    /// makes them for one call: what can be refused for lack of rights first. `may_begin` is asked
+    /// once it is known which file they are for.
     pub(super) fn change(
         &self,
         node: &Node,
         handle: Option<&Handle>,
         changes: &Changes,
         tid: u32,
+        may_begin: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Stat> {
         let file = node.reach_for(tid)?;
+        may_begin()?;
         node.changes_private_copy(tid);
         let path = proc_path(&*file);
         // Not even a chown(2) that changes nothing is without effect: it clears set-user-ID bits.

@@ -93,7 +93,15 @@ impl Overlay {
         let root = overlay.nodes.root();
         root.restricted
             .store(overlay.is_restricted(root, &stat), Ordering::Relaxed);
-        Ok(Arc::new(overlay))
+        let overlay = Arc::new(overlay);
+        let putting = Arc::downgrade(&overlay);
+        overlay
+            .guards
+            .set_put(Box::new(move |guard, staged| match putting.upgrade() {
+                Some(overlay) => overlay.put_in_place(guard, staged),
+                None => guard.rename_beside(staged),
+            }));
+        Ok(overlay)
     }
 
     /// Gives the way by which the kernel is told that a file has changed.

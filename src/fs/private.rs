@@ -7,16 +7,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::backing::{Caller, Credentials, proc_path};
+use crate::backing::{Caller, Credentials, copy, proc_path};
 use crate::guard::{Guard, Target};
 use crate::lock::LockNames;
 use crate::sys;
-use crate::sys::fs::Stat;
-
-/// As much of a file as is copied at a time where the file system has no way of its own.
-const PIECE: usize = 1024 * 1024;
-/// The longest value of an extended attribute (`XATTR_SIZE_MAX` of linux/limits.h).
-const XATTR_SIZE_MAX: usize = 65536;
 
 /// A file of the program's own, beside the guarded one, under a name that listings hide. It is
 /// removed when this is dropped, unless it has been put in its place.
@@ -78,14 +72,14 @@ impl Private {
         let path = proc_path(&*original.fd);
         let read = libc::O_RDONLY | (flags & libc::O_DIRECT);
         let source = sys::fs::openat(&*original.fd, &path, read, 0)?;
-        copy_data(&source, &copy)?;
+        copy::data(&source, &copy, u64::MAX)?;
         let attributes = {
             let _own = (caller.uid != credentials.own().uid)
                 .then(|| credentials.assume(credentials.own()))
                 .transpose()?;
-            copy_attributes(&source, &copy, &stat)
+            copy::attributes(&source, &copy, &stat)
         };
-        attributes.or_else(|_| copy_attributes(&source, &copy, &stat))?;
+        attributes.or_else(|_| copy::attributes(&source, &copy, &stat))?;
         let id = sys::fs::statx(&copy, c"", 0)?.into();
         let target = Target {
             fd: Arc::new(copy),
@@ -149,57 +143,4 @@ impl Drop for Private {
     fn drop(&mut self) {
         self.discard();
     }
-}
-
-fn copy_data(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    let mut offset = 0;
-    loop {
-        match sys::fs::copy_file_range(from, offset, to, offset, 1 << 30) {
-            Ok(0) => break,
-            Ok(len) => offset += len as u64,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Not on this file system; what is left goes through our memory.
-            Err(_) => break,
-        }
-    }
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let len = sys::fs::pread(from, &mut buffer, offset)?;
-        if len == 0 {
-            return Ok(());
-        }
-        let mut done = 0;
-        while done < len {
-            done += sys::fs::pwrite(to, &buffer[done..len], offset + done as u64)?;
-        }
-        offset += len as u64;
-    }
-}
-
-fn copy_attributes(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> io::Result<()> {
-    let now = sys::fs::statx(to, c"", 0)?;
-    if (now.uid, now.gid) != (stat.uid, stat.gid) {
-        sys::fs::chown(to, stat.uid, stat.gid)?;
-    }
-    sys::fs::chmod(&proc_path(to), stat.mode & 0o7777)?;
-    let (from, to) = (proc_path(from), proc_path(to));
-    let mut names = vec![0; XATTR_SIZE_MAX];
-    let len = match sys::fs::listxattr(&from, &mut names) {
-        Ok(len) => len,
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for name in names[..len].split_inclusive(|byte| *byte == 0) {
-        let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
-        let mut value = vec![0; XATTR_SIZE_MAX];
-        let copied = sys::fs::getxattr(&from, name, &mut value)
-            .and_then(|len| sys::fs::setxattr(&to, name, &value[..len], 0));
-        match copied {
-            // Labels of security modules come with the new file.
-            Err(_) if name.to_bytes().starts_with(b"security.") => {}
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-            other => other?,
-        }
-    }
-    Ok(())
 }

@@ -1,7 +1,8 @@
 //! Putting one file in the place of another under a guarded name.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use fuser::RenameFlags;
@@ -15,7 +16,7 @@ use super::versions::Version;
 use crate::backing::{Caller, Kind};
 use crate::config::{Replace, Rule};
 use crate::guard::{Guard, GuardedFile, Hold, Job, Waiter, Work, family};
-use crate::lock::Identity;
+use crate::lock::{Identity, LockNames};
 use crate::sys;
 
 /// Larger files are kept after they were replaced only if they are open here: room is dear.
@@ -60,6 +61,35 @@ impl Move {
         if self.flags.contains(RenameFlags::RENAME_EXCHANGE) {
             overlay.follow_move(to, from, &self.waiter);
         }
+        Ok(())
+    }
+
+    /// The same in two steps: the file is staged in the directory of the guarded name, under a name
+    /// that is used once, and renamed from there. If our turn is broken meanwhile, whoever has the
+    /// next one removes what is staged, so that a late rename finds nothing.
+    fn run_staged(&self, overlay: &Overlay, guard: &Guard) -> io::Result<()> {
+        let (from, to) = (&self.from, &self.to);
+        let (old_dir, new_dir) = (from.parent.reach()?, to.parent.reach()?);
+        let look = |dir: &OwnedFd, name| sys::fs::statx(dir, name, 0).map(Identity::from);
+        let moved = look(&old_dir, &from.c_name)?;
+        if look(&new_dir, &to.c_name).is_ok_and(|now| now == moved) {
+            // Two names of one file: nothing happens.
+            return self.run(overlay);
+        }
+        let staged = LockNames::new(&guard.key().name).stage(rand::random());
+        guard.may_begin()?;
+        sys::fs::renameat2(&*old_dir, &from.c_name, &*new_dir, &staged, 0)?;
+        let replaced = guard
+            .may_begin()
+            .and_then(|()| sys::fs::renameat2(&*new_dir, &staged, &*new_dir, &to.c_name, 0));
+        if let Err(error) = replaced {
+            // Unless the answer was lost, it is still there.
+            let back = sys::fs::renameat2(&*new_dir, &staged, &*old_dir, &from.c_name, 0);
+            if back.is_ok() || look(&new_dir, &to.c_name).ok() != Some(moved) {
+                return Err(error);
+            }
+        }
+        overlay.follow_move(from, to, &self.waiter);
         Ok(())
     }
 
@@ -157,7 +187,19 @@ impl Overlay {
             .kinds
             .of(this.to.parent.file.dev, &*this.to.parent.reach()?)?;
         let guards: Vec<&Guard> = guarded.iter().map(|guarded| &*guarded.guard).collect();
-        self.replace_files(&guards, (kind, &this.waiter.caller), &|| this.run(self))?;
+        let locked = guarded
+            .iter()
+            .filter(|guarded| guarded.rule.replace != Replace::Off)
+            .map(|guarded| &guarded.guard);
+        let attempt = || match (locked.clone().next(), this.flags.is_empty()) {
+            (Some(guard), true) => this.run_staged(self, guard),
+            _ => {
+                locked.clone().try_for_each(|guard| guard.may_begin())?;
+                this.run(self)
+            }
+        };
+        self.replace_files(&guards, (kind, &this.waiter.caller), &attempt)?;
+        locked.clone().try_for_each(|guard| guard.still_ours())?;
         for guard in guards {
             if let Ok(Some(stat)) = guard.look() {
                 self.versions
@@ -188,10 +230,18 @@ impl Overlay {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
         self.replace_files(&[guard], (kind, &opener), &|| {
+            guard.may_begin()?;
             sys::fs::renameat2(dir, private.name(), dir, &name, 0)
         })?;
         private.published();
-        Ok(())
+        guard.still_ours()
+    }
+
+    /// Renames the copy that a fence has made of a guarded file over it.
+    pub(super) fn put_in_place(&self, guard: &Guard, staged: &CStr) -> io::Result<()> {
+        let kind = self.kinds.of(guard.key().dev, guard.dir())?;
+        let by = self.credentials.own();
+        self.replace_files(&[guard], (kind, by), &|| guard.rename_beside(staged))
     }
 
     /// Runs `attempt`, which replaces the files that these names refer to.

@@ -21,6 +21,7 @@ use super::meta::{Changes, Xattr};
 use super::names::Found;
 use super::{MAX_WRITE, Mounted, Overlay};
 use crate::config::{Rule, Update};
+use crate::guard::Guard;
 use crate::guard::locks::{Kind, Lock, Range};
 
 fn errno(error: &io::Error) -> Errno {
@@ -153,13 +154,21 @@ impl Filesystem for Mounted {
         let is_locked = handle
             .as_ref()
             .is_some_and(|handle| handle.hold.lock().is_some());
-        let change = move |permitted: io::Result<()>| {
-            let result = permitted.and_then(|()| {
-                let _assumed = overlay.credentials.assume(&caller)?;
+        let change = move |permitted: io::Result<Option<&Guard>>| {
+            let result = permitted.and_then(|guard| {
+                let assumed = overlay.credentials.assume(&caller)?;
                 if size == Some(0) && changed.rule.is_some() && !is_locked {
                     overlay.check_emptying(tid, &changed)?;
                 }
-                overlay.change(&changed, handle.as_deref(), &changes, tid)
+                let may_begin = || guard.map_or(Ok(()), Guard::may_begin);
+                let handle = handle.as_deref();
+                let stat = overlay.change(&changed, handle, &changes, tid, may_begin)?;
+                drop(assumed);
+                guard.map_or(Ok(()), Guard::still_ours)?;
+                if let Some(handle) = handle.filter(|_| size.is_some()) {
+                    handle.lock_is_ours()?;
+                }
+                Ok(stat)
             });
             match result {
                 Ok(stat) => {
@@ -170,9 +179,10 @@ impl Filesystem for Mounted {
             }
         };
         if size.is_some() && node.rule.is_some() && !is_locked {
+            let change = move |permitted: io::Result<&Guard>| change(permitted.map(Some));
             self.0.under_lock(req, &node, change);
         } else {
-            change(Ok(()));
+            change(Ok(None));
         }
     }
 
@@ -509,8 +519,11 @@ impl Filesystem for Mounted {
         let overlay = Arc::clone(&self.0);
         let node = Arc::clone(&handle.node);
         self.0.under_lock(req, &node, move |permitted| {
-            let result =
-                permitted.and_then(|()| overlay.allocate(&caller, &handle, offset, length, mode));
+            let result = permitted.and_then(|guard| {
+                guard.may_begin()?;
+                overlay.allocate(&caller, &handle, offset, length, mode)?;
+                guard.still_ours()
+            });
             answer_empty(result, reply);
         });
     }

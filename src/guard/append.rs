@@ -9,10 +9,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::file::{GuardedFile, Target};
-use super::queue::{Guard, Job, Waiter, Work};
+use super::permit::Permit;
+use super::queue::{Guard, Job, Place, Waiter, Work};
 use super::records;
 use crate::backing::Kind;
 use crate::lock::Identity;
+use crate::lock::fence::Fate;
 use crate::sys;
 use crate::sys::fs::Stat;
 
@@ -26,6 +28,9 @@ pub struct AppendFile {
     /// Tells the kernel that the file has changed from this offset on.
     changed: Box<dyn Fn(u64) + Send + Sync>,
 }
+
+/// The size of a page, in bytes, or less than that.
+const PAGE: u64 = 4096;
 
 /// The beginning of a record whose end has not come yet.
 #[derive(Debug, Default)]
@@ -127,6 +132,7 @@ impl AppendFile {
             data: whole,
             held,
             piece: (offset, written),
+            place: None,
             reply,
         };
         self.guard.submit(Job::new(work, self.waiter(tid)));
@@ -156,6 +162,7 @@ impl AppendFile {
                 rest: Vec::new(),
             },
             piece: (0, 0),
+            place: None,
             reply,
         };
         let waiter = Waiter {
@@ -194,29 +201,47 @@ pub(super) struct Append {
     file: Arc<AppendFile>,
     data: Vec<u8>,
     held: Held,
-    written: usize,
+    piece: (u64, usize),
+    place: Option<Place>,
     reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
+    waiter: Waiter,
 }
 
 impl Append {
-    /// The append in a job's work; gives the work back if it is of another kind.
-    pub(super) fn from_work(work: Work) -> Result<Append, Work> {
-        match work {
+    /// The append in a job; gives the work back if it is of another kind.
+    pub(super) fn from_job(job: Job) -> Result<Append, Box<Work>> {
+        match job.work {
             Work::Append {
                 file,
                 data,
                 held,
                 piece,
+                place,
                 reply,
             } => Ok(Append {
                 file,
                 data,
                 held,
-                written: piece.1,
+                piece,
+                place,
                 reply,
+                waiter: job.waiter,
             }),
-            other => Err(other),
+            other => Err(Box::new(other)),
         }
+    }
+
+    /// As a job again, to be done under another turn.
+    fn into_job(self) -> Job {
+        let work = Work::Append {
+            file: self.file,
+            data: self.data,
+            held: self.held,
+            piece: self.piece,
+            place: self.place,
+            reply: self.reply,
+        };
+        Job::new(work, self.waiter)
     }
 
     /// Answers the program.
@@ -224,44 +249,111 @@ impl Append {
         if result.is_err() {
             self.file.take_back(self.held);
         }
-        (self.reply)(result.map(|()| self.written));
+        (self.reply)(result.map(|()| self.piece.1));
+    }
+
+    /// Whether a program has closed the file, or asked for it to be on disk, in the middle of a
+    /// record.
+    fn leaves_a_tail(&self, terminator: &[u8]) -> bool {
+        !self.data.ends_with(terminator)
     }
 }
 
-/// A batch that is written, but not answered yet: how each append came out.
-pub(super) struct Written(Vec<(Append, io::Result<()>)>);
+/// How an append of a batch came out.
+enum Outcome {
+    /// It was not sent: the turn had become slow.
+    NotSent,
+    /// It was written before, under a turn that was lost, and is in the file.
+    WasIn,
+    /// It was sent to this place.
+    Sent(Place, io::Result<()>),
+    /// It failed before it was sent.
+    Failed(io::Error),
+}
+
+/// A batch that is written, but not answered yet.
+pub(super) struct Written(Vec<(Append, Outcome)>);
 
 impl Written {
-    /// Answers the programs.
-    pub(super) fn answer(self) {
-        for (append, result) in self.0 {
-            append.answer(result);
+    /// Answers the programs, the turn having been ours all the while. Gives what is left to be
+    /// done under another turn.
+    pub(super) fn answer(self) -> Vec<Job> {
+        let mut left = Vec::new();
+        for (append, outcome) in self.0 {
+            match outcome {
+                Outcome::NotSent => left.push(append.into_job()),
+                Outcome::WasIn => append.answer(Ok(())),
+                Outcome::Sent(_, result) => append.answer(result),
+                Outcome::Failed(error) => append.answer(Err(error)),
+            }
         }
+        left
     }
 
-    /// The turn was lost before the answers: what became of the batch is not known.
-    pub(super) fn answer_lost(self) {
+    /// The turn was lost before the answers. What was sent may be in the file or not; whoever has
+    /// the next turn can tell, so it is left for that.
+    pub(super) fn lose(self) -> Vec<Job> {
+        let mut left = Vec::new();
+        for (mut append, outcome) in self.0 {
+            match outcome {
+                Outcome::NotSent => left.push(append.into_job()),
+                Outcome::WasIn => append.answer(Ok(())),
+                Outcome::Sent(place, _) => {
+                    append.place = Some(place);
+                    left.push(append.into_job());
+                }
+                Outcome::Failed(error) => append.answer(Err(error)),
+            }
+        }
+        left
+    }
+
+    /// It cannot be left for another turn: pieces of the same call were acknowledged before.
+    pub(super) fn fail(self) {
         for (append, _) in self.0 {
             append.answer(Err(io::Error::from_raw_os_error(libc::EIO)));
         }
     }
+
+    /// Whether something failed in such a way that it may be done all the same, later.
+    pub(super) fn may_come_late(&self) -> bool {
+        self.0.iter().any(|(_, outcome)| match outcome {
+            Outcome::Sent(_, Err(error)) => !matches!(
+                error.raw_os_error(),
+                Some(
+                    libc::ENOSPC
+                        | libc::EDQUOT
+                        | libc::EFBIG
+                        | libc::EROFS
+                        | libc::EACCES
+                        | libc::EPERM
+                        | libc::ESTALE
+                )
+            ),
+            _ => false,
+        })
+    }
 }
 
 impl Guard {
-    /// Writes a batch, under a turn (or without one where the directory is gone). `more` says
-    /// that the last append will be followed by another piece of the same call; `announce` is
-    /// called with the offset before a write that readers on other hosts might see half of.
+    /// Writes a batch, as `permit` allows. `more` says that the last append will be followed by
+    /// another piece of the same call.
     pub(super) fn write_batch(
         &self,
         batch: Vec<Append>,
         more: bool,
-        announce: &dyn Fn(u64),
+        permit: &dyn Permit,
     ) -> Written {
+        let mut written = Vec::with_capacity(batch.len());
+        let mut rest = self.settle_fates(batch, permit, &mut written);
+        if rest.is_empty() {
+            return Written(written);
+        }
         // Another name of the same file has a lock of its own; at least this host's writers of
         // one file go one after another, whatever they call it.
-        let expected = batch[0].file.target().id;
+        let expected = rest[0].file.target().id;
         let writing = self.shared.writing(expected).lock();
-        let opener = batch[0].file.file.opener.clone();
+        let opener = rest[0].file.file.opener.clone();
         let look = || {
             let _assumed = self.shared.credentials.assume(&opener)?;
             self.dir.look(&self.name)
@@ -269,16 +361,18 @@ impl Guard {
         let named = match look() {
             Ok(named) => named,
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => None,
-            Err(error) => return fail_all(batch, &error),
+            Err(error) => {
+                fail_all(rest, &error, &mut written);
+                return Written(written);
+            }
         };
         let mut writing = Some(writing);
-        let mut written = Vec::with_capacity(batch.len());
-        let mut rest = batch;
+        let mut first = true;
         while !rest.is_empty() {
             let target = match rest[0].file.follow(named.as_ref()) {
                 Ok(target) => target,
                 Err(error) => {
-                    written.push((rest.remove(0), Err(error)));
+                    written.push((rest.remove(0), Outcome::Failed(error)));
                     continue;
                 }
             };
@@ -304,60 +398,137 @@ impl Guard {
                 Some(_) => None,
                 None => Some(self.shared.writing(target.id).lock()),
             };
-            let known = named.as_ref().filter(|_| writing.is_some());
-            self.write_to(&target, rest, known, more, announce, &mut written);
+            let known = named.as_ref().filter(|_| writing.is_some() && first);
+            first = false;
+            self.write_to(
+                &target,
+                rest,
+                (named.as_ref(), known),
+                more,
+                permit,
+                &mut written,
+            );
             rest = later;
         }
         Written(written)
+    }
+
+    /// Takes those out of a batch that are in the file already: they were written under a turn that
+    /// was lost, but had come in time.
+    fn settle_fates(
+        &self,
+        batch: Vec<Append>,
+        permit: &dyn Permit,
+        written: &mut Vec<(Append, Outcome)>,
+    ) -> Vec<Append> {
+        let mut rest = Vec::with_capacity(batch.len());
+        for mut append in batch {
+            let Some(place) = append.place else {
+                rest.push(append);
+                continue;
+            };
+            match permit.fate(place) {
+                Ok(Fate::Cut(size)) if place.end <= size => {
+                    log::info!(
+                        "{}: an append under lost turn {} is in the file",
+                        self.label,
+                        place.turn
+                    );
+                    written.push((append, Outcome::WasIn));
+                }
+                Ok(Fate::Cut(_)) => {
+                    log::info!(
+                        "{}: an append under lost turn {} is not in the file, and is made again",
+                        self.label,
+                        place.turn
+                    );
+                    append.place = None;
+                    rest.push(append);
+                }
+                Ok(Fate::Unknown) => {
+                    log::error!(
+                        "{}: what became of an append under lost turn {} cannot be told; it fails \
+                         with EIO",
+                        self.label,
+                        place.turn
+                    );
+                    let unknown = io::Error::from_raw_os_error(libc::EIO);
+                    written.push((append, Outcome::Failed(unknown)));
+                }
+                Err(error) => {
+                    log::error!("{}: cannot read its fences: {error}", self.label);
+                    let unknown = io::Error::from_raw_os_error(libc::EIO);
+                    written.push((append, Outcome::Failed(unknown)));
+                }
+            }
+        }
+        rest
     }
 
     fn write_to(
         &self,
         target: &Target,
         batch: Vec<Append>,
-        named: Option<&Stat>,
+        (named, known): (Option<&Stat>, Option<&Stat>),
         more: bool,
-        announce: &dyn Fn(u64),
-        written: &mut Vec<(Append, io::Result<()>)>,
+        permit: &dyn Permit,
+        written: &mut Vec<(Append, Outcome)>,
     ) {
-        let size = match named {
-            Some(named) if Identity::from(*named) == target.id && written.is_empty() => {
-                Ok(named.size)
-            }
+        let size = match known {
+            Some(named) if Identity::from(*named) == target.id => Ok(named.size),
             _ => sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC).map(|stat| stat.size),
         };
         let size = match size {
             Ok(size) => size,
-            Err(error) => {
-                written.extend(fail_all(batch, &error).0);
-                return;
-            }
+            Err(error) => return fail_all(batch, &error, written),
         };
-        let opener = &batch[0].file.file.opener;
+        let opener = batch[0].file.file.opener.clone();
         let set_id = named.is_none_or(|named| named.mode & (libc::S_ISUID | libc::S_ISGID) != 0);
-        // The file system clears these bits when somebody writes who may not set them: the
-        // program, then, not us.
-        let assumed = set_id.then(|| self.shared.credentials.assume(opener));
         let bytes: usize = batch.iter().map(|append| append.data.len()).sum();
-        // NFS shows its `wsize` as the block size of a file; what is longer takes several calls.
-        let one_call = named.map_or(0, |named| named.blksize as usize);
-        if batch[0].file.file.kind == Kind::Nfs && (more || bytes > one_call) {
-            announce(size);
+        let kind = batch[0].file.file.kind;
+        let takes_several_calls = match kind {
+            // NFS shows its `wsize` as the block size of a file.
+            Kind::Nfs => more || bytes > named.map_or(0, |named| named.blksize as usize),
+            // A kill can come between any two pages.
+            Kind::Other => more || size % PAGE + bytes as u64 > PAGE,
+        };
+        if takes_several_calls && let Err(error) = permit.begins(target.id.ino, size, kind) {
+            return fail_all(batch, &error, written);
+        }
+        // The last look before the write is sent: the file that it goes to is one that a breaker
+        // fences, if it is broken from here on.
+        if permit.may_begin().is_err() {
+            written.extend(batch.into_iter().map(|append| (append, Outcome::NotSent)));
+            return;
         }
         self.visible.begin(target.id, size);
-        let kind = batch[0].file.file.kind;
+        // The file system clears these bits when somebody writes who may not set them: the
+        // program, then, not us.
+        let assumed = set_id.then(|| self.shared.credentials.assume(&opener));
         let (mut whole, mut error) = write_at(target, &batch, size, kind);
+        let (mut ino, mut start) = (target.id.ino, size);
         if whole == 0
             && error.as_ref().and_then(io::Error::raw_os_error) == Some(libc::ESTALE)
             && named.is_some()
+            && let Ok(another) = batch[0].file.file.reopen(self)
+            && let Ok(stat) = sys::fs::statx(&*another.fd, c"", libc::AT_STATX_FORCE_SYNC)
+            && permit.may_begin().is_ok()
         {
             // The file was removed, and another has got its inode number.
-            if let Ok(target) = batch[0].file.file.reopen(self) {
-                (whole, error) = write_at(&target, &batch, size, kind);
-            }
+            (ino, start) = (another.id.ino, stat.size);
+            (whole, error) = write_at(&another, &batch, start, kind);
         }
         drop(assumed);
+        if let Some(terminator) = &self.rule.record
+            && error.is_none()
+            && batch
+                .last()
+                .is_some_and(|last| last.leaves_a_tail(terminator))
+        {
+            permit.leaves_a_tail(start + bytes as u64);
+        }
         let mut changed = self.changed.lock();
+        let mut end = start;
         for (i, append) in batch.into_iter().enumerate() {
             if !changed
                 .iter()
@@ -365,11 +536,17 @@ impl Guard {
             {
                 changed.push((Arc::clone(&append.file), size));
             }
+            end += append.data.len() as u64;
+            let place = Place {
+                turn: permit.turn(),
+                ino,
+                end,
+            };
             let result = match &error {
                 Some(error) if i >= whole => Err(copy_of(error)),
                 _ => Ok(()),
             };
-            written.push((append, result));
+            written.push((append, Outcome::Sent(place, result)));
         }
     }
 
@@ -463,13 +640,9 @@ fn sync(target: &Target, kind: Kind) -> io::Result<()> {
     }
 }
 
-fn fail_all(batch: Vec<Append>, error: &io::Error) -> Written {
-    Written(
-        batch
-            .into_iter()
-            .map(|append| (append, Err(copy_of(error))))
-            .collect(),
-    )
+fn fail_all(batch: Vec<Append>, error: &io::Error, written: &mut Vec<(Append, Outcome)>) {
+    let failed = |append| (append, Outcome::Failed(copy_of(error)));
+    written.extend(batch.into_iter().map(failed));
 }
 
 fn copy_of(error: &io::Error) -> io::Error {

@@ -5,6 +5,7 @@
 //! is held: the work of the holders themselves and of their families (see [`super::family`]).
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -64,6 +65,17 @@ impl Hold {
     /// Whether another host has ended our turn, so that nothing more may be written.
     pub fn is_lost(&self) -> bool {
         self.entry.lost.load(Ordering::Acquire)
+    }
+
+    /// Something was done under the lock, and is to be acknowledged.
+    ///
+    /// # Errors
+    /// `EIO` where another host has ended our turn.
+    pub fn still_ours(&self) -> io::Result<()> {
+        if !self.is_lost() && (self.is_under_a_lock_file() || self.guard.still_ours().is_ok()) {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::EIO))
     }
 
     /// The process `pid` has closed a descriptor. If that was the last, the lock is about to be let
@@ -264,13 +276,25 @@ impl Guard {
         }
     }
 
-    /// The turn was lost while it was held.
-    pub(super) fn lose(&self) {
+    /// Turn `turn` was lost: whatever programs hold by it is.
+    pub(super) fn lose(&self, turn: u64) {
         let mut queue = self.queue.lock();
+        if self.turn_number() != turn || !queue.is_held() {
+            return;
+        }
+        log::error!(
+            "{}: turn {turn} was ended by another host while programs on this one held the lock; \
+             what they write now fails with EIO",
+            self.label
+        );
         for entry in queue.holds.drain(..) {
             entry.lost.store(true, Ordering::Release);
         }
+        let owners: Vec<u64> = queue.locks.iter().map(|lock| lock.holder.owner).collect();
+        queue.lost_owners.extend(owners);
         queue.locks = super::locks::Table::default();
+        drop(queue);
+        self.arrived.notify_one();
     }
 
     /// For messages: who keeps others waiting on this host.

@@ -6,7 +6,8 @@
 //! thread. Nothing here knows FUSE: work arrives as bytes, closures and replies.
 //!
 //! [`queue`] holds what waits, [`shift`] the worker's run from taking a turn to ending it,
-//! [`append`] what is done with appends under a turn, [`records`] the holding back of unfinished
+//! [`append`] what is done with appends under a turn ([`permit`] says what may be), [`pulse`] whether the turn is still ours,
+//! [`mend`] what is done after a broken one, [`records`] the holding back of unfinished
 //! records, [`signals`] how a waiting program is interrupted, [`stuck`] who must not wait, [`keeper`] what must be done later,
 //! [`locks`] who holds which advisory lock.
 
@@ -17,7 +18,10 @@ pub mod file;
 pub mod holds;
 pub mod keeper;
 pub mod locks;
+pub mod mend;
+pub mod permit;
 pub mod pieces;
+pub mod pulse;
 pub mod queue;
 pub mod records;
 pub mod shift;
@@ -29,7 +33,7 @@ pub mod workers;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -43,6 +47,7 @@ pub use queue::{Guard, Job, LockRequest, Waiter, Work};
 
 use crate::backing::Credentials;
 use crate::config::Rule;
+use crate::lock::dotlock::Foreign;
 use crate::lock::{Identity, Owner, RealDirectory};
 use crate::sys::process::boottime;
 
@@ -69,7 +74,6 @@ impl Key {
 }
 
 /// What all guards of a mount share.
-#[derive(Debug)]
 pub struct Shared {
     /// For calls in the name of the programs.
     pub credentials: Arc<Credentials>,
@@ -85,11 +89,26 @@ pub struct Shared {
     by_key: DashMap<Key, Arc<Guard>>,
     /// Lock files (`X.lock`) that programs have made, or opened for writing, through this mount.
     dotlocks: dotlocks::Made,
+    /// Lock files of other programs that keep us waiting, as they were first seen.
+    foreign: DashMap<Key, Foreign>,
     /// Held while a file is written to on this host, under whichever name; spread over files by
     /// their inode numbers.
     writing: Box<[Mutex<()>]>,
+    /// Puts a file in the place of another that programs may have open; see [`Guards::set_put`].
+    put: OnceLock<Box<Put>>,
     /// Directories of guarded files, by device and inode number, with what their listings showed.
     directories: DashMap<(u64, u64), Weak<RealDirectory>>,
+}
+
+/// Puts the file of this name in the directory of a guard in the place of the guarded file.
+pub type Put = dyn Fn(&Guard, &std::ffi::CStr) -> std::io::Result<()> + Send + Sync;
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How many files can be written to at the same time without one waiting for another by chance.
@@ -121,9 +140,11 @@ impl Guards {
             shared: Arc::new(Shared {
                 by_key: DashMap::new(),
                 dotlocks: dotlocks::Made::default(),
+                foreign: DashMap::new(),
                 writing: std::iter::repeat_with(Mutex::default)
                     .take(WRITING)
                     .collect(),
+                put: OnceLock::new(),
                 directories: DashMap::new(),
                 credentials,
                 owner,
@@ -191,6 +212,11 @@ impl Guards {
             return None;
         }
         self.find(&key())
+    }
+
+    /// Gives the way by which a file is put in the place of another that programs may have open.
+    pub fn set_put(&self, put: Box<Put>) {
+        let _ = self.shared.put.set(put);
     }
 
     /// The lock files that programs have made through this mount.

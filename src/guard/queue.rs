@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,6 +16,7 @@ use super::append::{AppendFile, Held};
 use super::family::{self, Line};
 use super::holds::Entry;
 use super::locks::{Closing, Lock, Range, Space, Table};
+use super::pulse::Pulse;
 use super::signals::{self, Signals};
 use super::visible::Visible;
 use super::{Key, Shared};
@@ -57,8 +58,12 @@ pub struct Guard {
     pub(super) changed: Mutex<Vec<(Arc<AppendFile>, u64)>>,
     /// Readers on other hosts have been told that the file is being written to.
     pub(super) announced: AtomicBool,
+    /// The claim says that a write in several calls is under way.
+    pub(super) noted: AtomicBool,
     /// It has been said that the directory is not writable.
     pub(super) warned: AtomicBool,
+    /// The turn that is held.
+    pub(super) pulse: Mutex<Option<Pulse>>,
     retired: AtomicBool,
     replacing: Mutex<()>,
     kept: Mutex<Vec<Kept>>,
@@ -86,12 +91,15 @@ pub(super) struct Queue {
     pub(super) holds: Vec<Arc<Entry>>,
     /// Advisory locks of programs on this host; they keep the turn too.
     pub(super) locks: Table,
+    /// Owners whose advisory locks were lost to another host, until they give them up.
+    pub(super) lost_owners: HashSet<u64>,
     /// Whose locks may be about to go.
     pub(super) closing: Closing,
-    /// What is done now is done under a lock file that the program itself has made.
+    /// What is done now needs no turn: the program itself has made a lock file, or the directory is
+    /// gone.
     pub(super) under_a_lock_file: bool,
     /// How many jobs there have been.
-    jobs_so_far: u64,
+    pub(super) jobs_so_far: u64,
 }
 
 impl Queue {
@@ -127,6 +135,9 @@ pub enum Work {
         /// Where the kernel believes that the piece goes, and its length as the program sees it.
         /// The next piece of the same call follows there.
         piece: (u64, usize),
+        /// Where it was written before, under a turn that was lost: whether it is in the file is
+        /// not known.
+        place: Option<Place>,
         /// Gets the number of bytes that the program has written.
         reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
     },
@@ -141,6 +152,17 @@ pub enum Work {
     /// A program makes the lock file `X.lock` itself: done in a turn in which we have not made
     /// it. Where there is no such turn it is done all the same, and will be refused.
     MakeLock(Box<dyn FnOnce() + Send>),
+}
+
+/// Where an append was written under a turn that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The turn.
+    pub turn: u64,
+    /// The inode number of the file.
+    pub ino: u64,
+    /// Where it ends.
+    pub end: u64,
 }
 
 /// A program asks for an advisory lock.
@@ -204,10 +226,16 @@ impl Job {
         let error = io::Error::from_raw_os_error(errno);
         match self.work {
             Work::Append {
-                file, held, reply, ..
+                file,
+                held,
+                reply,
+                place,
+                ..
             } => {
                 file.take_back(held);
-                reply(Err(error));
+                // What may be in the file must not look as if it could be tried again.
+                let unknown = place.map(|_| io::Error::from_raw_os_error(libc::EIO));
+                reply(Err(unknown.unwrap_or(error)));
             }
             Work::Alone(run) | Work::Write(run) | Work::Lock(LockRequest { granted: run, .. }) => {
                 run(Err(error))
@@ -256,7 +284,9 @@ impl Guard {
             visible: Visible::default(),
             changed: Mutex::default(),
             announced: AtomicBool::new(false),
+            noted: AtomicBool::new(false),
             warned: AtomicBool::new(false),
+            pulse: Mutex::new(None),
             retired: AtomicBool::new(false),
             replacing: Mutex::new(()),
             kept: Mutex::default(),
@@ -398,6 +428,19 @@ impl Guard {
         )
     }
 
+    /// Renames another name in the directory to that of the guard.
+    ///
+    /// # Errors
+    /// Those of `rename(2)`.
+    pub fn rename_beside(&self, other: &CStr) -> io::Result<()> {
+        self.dir.rename(other, &self.name)
+    }
+
+    /// The directory that the name is in.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.fd()
+    }
+
     /// Held while one file is put in the place of another under this name.
     pub fn replacing(&self) -> MutexGuard<'_, ()> {
         self.replacing.lock()
@@ -405,14 +448,38 @@ impl Guard {
 
     /// A program gives up the lock that it has on these bytes.
     pub fn unlock(&self, owner: u64, space: Option<Space>, range: Range) {
-        self.queue.lock().locks.unset(owner, space, range);
+        let mut queue = self.queue.lock();
+        queue.locks.unset(owner, space, range);
+        queue.lost_owners.remove(&owner);
+        drop(queue);
         self.arrived.notify_one();
     }
 
     /// A program gives up all its locks of this kind, as at a `close(2)`.
     pub fn drop_owner(&self, owner: u64, space: Option<Space>) {
-        self.queue.lock().locks.drop_owner(owner, space);
+        let mut queue = self.queue.lock();
+        queue.locks.drop_owner(owner, space);
+        queue.lost_owners.remove(&owner);
+        drop(queue);
         self.arrived.notify_one();
+    }
+
+    /// Something was changed through a descriptor by which these owners have taken advisory locks.
+    ///
+    /// # Errors
+    /// `EIO` where such a lock was lost to another host.
+    pub fn locks_are_ours(&self, owners: &[u64]) -> io::Result<()> {
+        let queue = self.queue.lock();
+        if owners.iter().any(|owner| queue.lost_owners.contains(owner)) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        let holds = |lock: &Lock| owners.contains(&lock.holder.owner);
+        let is_holder = queue.locks.iter().any(holds);
+        drop(queue);
+        match is_holder {
+            true => self.still_ours(),
+            false => Ok(()),
+        }
     }
 
     /// A descriptor was closed through which these owners have taken locks.

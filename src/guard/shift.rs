@@ -1,18 +1,22 @@
 //! A worker's shift: take a turn, do what is queued while it is held, end it.
 
+use std::ffi::CStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::append::{Append, Written};
+use super::append::Append;
+use super::mend::{self, Mending};
+use super::permit::{UnderTurn, WithoutTurn};
 use super::pieces::Unfinished;
+use super::pulse::Pulse;
 use super::queue::{Guard, Job, LockRequest, Work};
 use crate::backing::Caller;
 use crate::lock::dotlock::{self, Dotlock};
 use crate::lock::part::{self, Part};
 use crate::lock::turns::{Actor, is_gone};
-use crate::lock::{Directory, Ended, LockNames, Owner, Progress, Turn, Turns};
+use crate::lock::{Death, Directory, Ended, Identity, LockNames, Owner, Progress, Turn, Turns};
 use crate::sys::process::boottime;
 
 /// The first pause between two looks at a turn that somebody else holds, and the longest. A look
@@ -39,6 +43,8 @@ pub(super) const LONGEST_TURN: Duration = Duration::from_millis(250);
 const WHILE_HELD: Duration = Duration::from_millis(100);
 /// How long an append waits for a lock file that a program on this host has made.
 const APPEND_PATIENCE: Duration = Duration::from_millis(100);
+/// So many lock files of other programs are remembered at the most.
+const MANY_FOREIGN: usize = 4096;
 /// The most that one batch holds.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
 impl Guard {
@@ -53,7 +59,7 @@ impl Guard {
             let Some(caller) = self.next_caller() else {
                 return;
             };
-            let turn = match self.acquire(turns, &caller, &mut others_seen) {
+            let mut turn = match self.acquire(turns, &caller, &mut others_seen) {
                 Ok(Some(turn)) => turn,
                 Ok(None) => continue,
                 Err(error) => {
@@ -63,16 +69,65 @@ impl Guard {
             };
             let contended =
                 others_seen.is_some_and(|seen| boottime().saturating_sub(seen) < INTEREST);
+            if let Err(error) = self.mend(turns, &caller, &mut turn) {
+                self.end_turn(turns, &caller, &turn);
+                // A slow turn does nothing, but the next one may.
+                if error.raw_os_error() != Some(libc::ETIMEDOUT) {
+                    log::error!(
+                        "{}: cannot be fenced after its lock was broken: {error}",
+                        self.label
+                    );
+                    self.refuse_all_of(&caller, &error);
+                }
+                continue;
+            }
             if self.has_lock_to_make() {
                 self.make_locks();
             } else {
-                self.serve(turns, &caller, &turn, contended);
+                self.serve(turns, &caller, &mut turn, contended);
             }
             self.end_turn(turns, &caller, &turn);
             if contended && self.next_caller().is_some() {
                 std::thread::sleep(LET_OTHERS);
             }
         }
+    }
+
+    /// Does what the turn has inherited from a broken one.
+    fn mend(&self, turns: &mut Turns, caller: &Caller, turn: &mut Turn) -> io::Result<()> {
+        self.show_sign(turns, caller, turn)?;
+        if !turn.inherits {
+            return Ok(());
+        }
+        let put = |staged: &CStr, _: Identity| match self.shared.put.get() {
+            Some(put) => put(self, staged),
+            None => self.dir.rename(staged, &self.name),
+        };
+        let mending = Mending {
+            dir: &self.dir,
+            name: &self.name,
+            names: turns.names(),
+            rule: &self.rule,
+            label: &self.label,
+            turn: turn.n,
+            is_prompt: &|| self.is_prompt(),
+            put: &put,
+        };
+        let credentials = &self.shared.credentials;
+        mend::as_whoever_may(credentials, &self.dir, &self.name, caller, || {
+            mending.mend()
+        })?;
+        turn.inherits = false;
+        Ok(())
+    }
+
+    /// Shows a sign of life, where that is due.
+    fn show_sign(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> io::Result<()> {
+        self.beat(|| {
+            self.as_actor(caller, turn.actor, || {
+                turns.refresh(&*self.dir, turn, boottime)
+            })
+        })
     }
 
     /// Whether a program is about to make the lock file itself.
@@ -129,6 +184,17 @@ impl Guard {
                         return Ok(None);
                     }
                 }
+                Ok(Progress::Broken { n, holder, death }) => {
+                    let why = match death {
+                        Death::Ended => "which has ended".to_owned(),
+                        Death::Silent(time) => {
+                            let time = Duration::from_secs(time.as_secs());
+                            let time = humantime::format_duration(time);
+                            format!("which has shown no sign of life for {time}")
+                        }
+                    };
+                    log::warn!("{}: broke turn {n} of {holder}, {why}", self.label);
+                }
                 Ok(Progress::Taken(n)) => {
                     *others_seen = Some(boottime());
                     let holder = || turns.describe_holder(&*self.dir, n);
@@ -145,6 +211,11 @@ impl Guard {
                 Err(error) => return Err(error),
             }
         };
+        self.set_pulse(Some(Pulse {
+            turn: turn.n,
+            sign: turn.sign,
+            slow: false,
+        }));
         if self.has_lock_to_make() {
             return Ok(Some(turn));
         }
@@ -180,6 +251,7 @@ impl Guard {
                 dotlock::take(&*self.dir, turn, &lock)
             })?;
             if taken == Dotlock::Held {
+                self.shared.foreign.remove(self.key());
                 return Ok(true);
             }
             let look = || self.dir.identity(&lock);
@@ -187,6 +259,9 @@ impl Guard {
             let made = self.shared.dotlocks.beside(self.key());
             if made.is_some_and(|made| made.makers.is_none() && Some(made.id) == theirs) {
                 return Ok(true);
+            }
+            if self.as_actor(caller, turn.actor, || self.remove_left_behind(turns, &lock))? {
+                continue;
             }
             let holder = || format!("a program that made {}.lock", self.label);
             if self
@@ -196,10 +271,31 @@ impl Guard {
                 return Ok(false);
             }
             // The turn is held all the while.
-            self.as_actor(caller, turn.actor, || {
-                turns.refresh(&*self.dir, turn, boottime)
-            })?;
+            self.show_sign(turns, caller, turn)?;
         }
+    }
+
+    /// Removes the lock file of another program that is dead. Gives whether it did.
+    fn remove_left_behind(&self, turns: &Turns, lock: &CStr) -> io::Result<bool> {
+        let known = &self.shared.foreign;
+        if known.len() > MANY_FOREIGN {
+            known.clear();
+        }
+        let mut seen = known.get(self.key()).map(|seen| *seen);
+        let limit = (&*self.shared.owner.host, self.rule.foreign_stale_after);
+        let left = dotlock::is_left_behind(&*self.dir, lock, &mut seen, limit, boottime())?;
+        let Some(judged) = seen else { return Ok(true) };
+        known.insert(self.key().clone(), judged);
+        if left {
+            log::warn!(
+                "{}: removing {}.lock, which a dead program has left behind",
+                self.label,
+                self.label
+            );
+            dotlock::remove_foreign(&*self.dir, turns.names(), lock, &judged)?;
+            known.remove(self.key());
+        }
+        Ok(left)
     }
 
     /// Answers the jobs that would not wait, or have waited for too long, for what `holder` has.
@@ -251,36 +347,30 @@ impl Guard {
     }
 
     /// Does what is queued while the turn is held, and keeps it for as long as programs hold it.
-    fn serve(&self, turns: &mut Turns, caller: &Caller, turn: &Turn, contended: bool) {
-        let stale_after = self.rule.stale_after;
+    fn serve(&self, turns: &mut Turns, caller: &Caller, turn: &mut Turn, contended: bool) {
         let mut unfinished: Option<Unfinished> = None;
-        let mut last_sign = turn.taken;
         loop {
-            if boottime().saturating_sub(last_sign) >= stale_after / 2
-                && self.is_held()
-                && self.is_lost(turns, caller, turn)
-            {
-                self.settle(turns, caller, turn);
-                return;
+            if let Err(error) = self.show_sign(turns, caller, turn) {
+                log::warn!("{}: could not refresh the lock: {error}", self.label);
+                if !self.is_held() || is_gone(&error) {
+                    self.lose(turn.n);
+                    return self.settle(turns, caller, turn);
+                }
+                // What programs hold they hold until it is known to be lost.
+                std::thread::sleep(WHILE_HELD);
             }
-            let refreshed = self.as_actor(caller, turn.actor, || {
-                turns.refresh(&*self.dir, turn, boottime)
-            });
-            match refreshed {
-                Ok(time) => last_sign = time,
-                Err(error) => {
-                    log::warn!("{}: could not refresh the lock: {error}", self.label);
-                    if !self.is_held() || is_gone(&error) {
-                        self.lose();
-                        self.settle(turns, caller, turn);
-                        return;
-                    }
-                    // What programs hold they hold until it is known to be lost.
-                    std::thread::sleep(WHILE_HELD);
+            if self.is_slow() {
+                // Nothing begins under it any more; but what programs hold they keep, as long as
+                // nobody has broken it: what they write goes to a file that would be fenced.
+                let lost = self.still_ours().is_err();
+                if lost || !self.is_held() {
+                    self.lose(turn.n);
+                    return self.settle(turns, caller, turn);
                 }
             }
             let long = if contended { QUANTUM } else { LONGEST_TURN };
             let tired = contended && boottime().saturating_sub(turn.taken) >= long;
+            let goes_on = unfinished.is_some();
             let batch = self.next_batch(&mut unfinished, tired);
             if batch.is_empty() {
                 if unfinished.is_some() {
@@ -291,8 +381,7 @@ impl Guard {
                     self.expire(|| self.describe_holders());
                     continue;
                 }
-                self.settle(turns, caller, turn);
-                return;
+                return self.settle(turns, caller, turn);
             }
             let mut appends = Vec::new();
             for job in batch {
@@ -300,29 +389,56 @@ impl Guard {
                 if matches!(job.work, Work::MakeLock(_)) && self.queue.lock().holds_all(&job) {
                     self.give_up_dotlock(turns, caller, turn);
                 }
-                match Append::from_work(job.work) {
+                match Append::from_job(job) {
                     Ok(append) => appends.push((append, tid)),
-                    Err(other) => self.do_alone(other),
+                    Err(other) => self.do_alone(*other),
                 }
             }
             if let Some((_, tid)) = appends.last() {
                 let more = unfinished.as_ref().is_some_and(|call| call.tid == *tid);
                 let appends = appends.into_iter().map(|(append, _)| append).collect();
-                let announce = |start| self.announce(turns.names(), caller, turn, start);
-                let written = self.write_batch(appends, more, &announce);
+                let permit = UnderTurn {
+                    guard: self,
+                    turns,
+                    caller,
+                    turn,
+                };
+                let written = self.write_batch(appends, more, &permit);
+                // What may be executed late, though it was answered with an error, must be kept
+                // from the file as if the turn had been broken.
+                let tainted =
+                    written.may_come_late() || (!more && !self.unnote(turns, caller, turn));
                 if !more {
                     self.settle(turns, caller, turn);
                 }
-                // Nobody can have broken the turn if less than half of the time has passed after
-                // which others may take us for dead. Else the answer waits for a look.
-                if boottime().saturating_sub(last_sign) < stale_after / 2 {
-                    written.answer();
-                } else {
-                    self.settle(turns, caller, turn);
-                    self.answer_late(turns, caller, turn, written);
-                    if !self.is_held() {
-                        return;
+                let left = match self.still_ours() {
+                    Ok(()) => written.answer(),
+                    Err(_) => {
+                        self.settle(turns, caller, turn);
+                        log::error!(
+                            "{}: turn {} was ended by another host while we wrote",
+                            self.label,
+                            turn.n
+                        );
+                        self.lose(turn.n);
+                        turn.inherits = true;
+                        if goes_on || more {
+                            // Pieces of that call were acknowledged, and are not kept here.
+                            return written.fail();
+                        }
+                        let left = written.lose();
+                        return self.requeue(left);
                     }
+                };
+                if goes_on {
+                    left.into_iter().for_each(|job| job.refuse(libc::EIO));
+                } else {
+                    self.requeue(left);
+                }
+                if tainted {
+                    turn.inherits = true;
+                    self.lose(turn.n);
+                    return;
                 }
             }
             let held = boottime().saturating_sub(turn.taken);
@@ -330,6 +446,34 @@ impl Guard {
                 return;
             }
         }
+    }
+
+    /// Puts back what is to be done under another turn, before what came after it.
+    fn requeue(&self, jobs: Vec<Job>) {
+        let mut queue = self.queue.lock();
+        for mut job in jobs.into_iter().rev() {
+            queue.jobs_so_far += 1;
+            job.number = queue.jobs_so_far;
+            queue.jobs.push_front(job);
+        }
+    }
+
+    /// A write that was noted, if one was, has come to its end. Gives whether that could be noted
+    /// too.
+    fn unnote(&self, turns: &Turns, caller: &Caller, turn: &Turn) -> bool {
+        if !self.noted.swap(false, Ordering::AcqRel) {
+            return true;
+        }
+        let unnoted = self.as_actor(caller, turn.actor, || {
+            turns.note_write(&*self.dir, turn, None)
+        });
+        if let Err(error) = &unnoted {
+            log::warn!(
+                "{}: the end of a long write could not be noted: {error}",
+                self.label
+            );
+        }
+        unnoted.is_ok()
     }
 
     /// A program that holds the lock makes the lock file too: ours makes room for it.
@@ -342,31 +486,6 @@ impl Guard {
         });
         if let Err(error) = given_up {
             log::debug!("{}: its lock file stays: {error}", self.label);
-        }
-    }
-
-    /// Whether another host has ended the turn; what is held is lost then.
-    fn is_lost(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> bool {
-        let look = || turns.is_over(&*self.dir, turn.n, boottime());
-        match self.as_actor(caller, turn.actor, look) {
-            Ok(false) => false,
-            Ok(true) => {
-                log::error!(
-                    "{}: turn {} was ended by another host while programs on this one held the \
-                     lock; what they write now fails with EIO",
-                    self.label,
-                    turn.n
-                );
-                self.lose();
-                true
-            }
-            Err(error) => {
-                log::warn!(
-                    "{}: cannot tell whether the lock is lost: {error}",
-                    self.label
-                );
-                false
-            }
         }
     }
 
@@ -391,6 +510,7 @@ impl Guard {
         }
         if !request.test {
             queue.locks.set(request.lock);
+            queue.lost_owners.remove(&request.lock.holder.owner);
         }
         drop(queue);
         (request.granted)(Ok(()));
@@ -411,7 +531,7 @@ impl Guard {
         // wait where they do no harm: when they open the file.)
         let now = boottime();
         let has_waited = |job: &Job| {
-            matches!(job.work, Work::Append { .. })
+            matches!(job.work, Work::Append { place: None, .. })
                 && now.saturating_sub(job.queued) >= APPEND_PATIENCE
         };
         let is_theirs = |job: &Job| made.is_of(job.pid()) || has_waited(job);
@@ -431,13 +551,13 @@ impl Guard {
         }
         self.queue.lock().under_a_lock_file = true;
         for job in self.take_jobs(is_theirs) {
-            match Append::from_work(job.work) {
+            match Append::from_job(job) {
                 Ok(append) => {
-                    let written = self.write_batch(vec![append], false, &|_| ());
+                    let written = self.write_batch(vec![append], false, &WithoutTurn);
                     self.show();
                     written.answer();
                 }
-                Err(other) => self.do_alone(other),
+                Err(other) => self.do_alone(*other),
             }
         }
         self.queue.lock().under_a_lock_file = false;
@@ -445,7 +565,7 @@ impl Guard {
 
     /// Lets readers on other hosts know that the file is being written from `start` on. That they
     /// see half of a long write is no loss of data, so a failure is no reason not to write.
-    fn announce(&self, names: &LockNames, caller: &Caller, turn: &Turn, start: u64) {
+    pub(super) fn announce(&self, names: &LockNames, caller: &Caller, turn: &Turn, start: u64) {
         if self.announced.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -471,30 +591,6 @@ impl Guard {
             }
         }
         self.show();
-    }
-
-    /// The answer to a write came so late that the turn may have been broken meanwhile. A slow
-    /// turn does no further update, since a breaker's `link` may still be on its way.
-    fn answer_late(&self, turns: &mut Turns, caller: &Caller, turn: &Turn, written: Written) {
-        let look = || turns.is_over(&*self.dir, turn.n, boottime());
-        match self.as_actor(caller, turn.actor, look) {
-            Ok(false) => written.answer(),
-            Ok(true) => {
-                log::error!(
-                    "{}: turn {} was ended by another host while we wrote; the calls fail with EIO",
-                    self.label,
-                    turn.n
-                );
-                written.answer_lost();
-            }
-            Err(error) => {
-                log::error!(
-                    "{}: cannot tell whether the turn was lost: {error}",
-                    self.label
-                );
-                written.answer_lost();
-            }
-        }
     }
 
     /// The jobs to do next: appends that come one after another, or one job of another kind.
@@ -548,6 +644,8 @@ impl Guard {
     /// Ends the turn, and the dotlock within it, however long that takes: as long as the end is
     /// not there, others wait for us.
     fn end_turn(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) {
+        self.set_pulse(None);
+        self.noted.store(false, Ordering::Release);
         let mut pause = FIRST_PAUSE;
         let mut actor = turn.actor;
         loop {
@@ -561,6 +659,11 @@ impl Guard {
                         self.label,
                         self.label
                     );
+                }
+                if turn.inherits {
+                    // What it has not mended whoever comes next must.
+                    let given_back = turns.give_back(&*self.dir, turn, boottime());
+                    return given_back.map(|()| Ended::Clean);
                 }
                 turns.end(&*self.dir, turn, boottime())
             });
@@ -626,7 +729,7 @@ impl Guard {
     }
 
     /// Makes calls with the credentials that belong to `actor`.
-    fn as_actor<T>(
+    pub(super) fn as_actor<T>(
         &self,
         caller: &Caller,
         actor: Actor,
@@ -651,16 +754,18 @@ impl Guard {
 
     /// The directory is gone, and the file with it: whoever still has it open has it alone.
     fn serve_without_lock(&self) {
+        self.queue.lock().under_a_lock_file = true;
         for job in self.take_jobs(|_| true) {
-            match Append::from_work(job.work) {
+            match Append::from_job(job) {
                 Ok(append) => {
-                    let written = self.write_batch(vec![append], false, &|_| ());
+                    let written = self.write_batch(vec![append], false, &WithoutTurn);
                     self.show();
                     written.answer();
                 }
-                Err(other) => self.do_alone(other),
+                Err(other) => self.do_alone(*other),
             }
         }
+        self.queue.lock().under_a_lock_file = false;
     }
 }
 

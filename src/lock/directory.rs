@@ -13,7 +13,7 @@ use super::listing::Listing;
 use super::names::{LockNames, Step};
 use super::record::RECORD_MAX;
 use crate::sys;
-use crate::sys::fs::{SetTime, Stat};
+use crate::sys::fs::{SetTime, Stat, Timestamp};
 
 /// How often a file may be replaced elsewhere while its name is looked up.
 const REPLACED_AGAIN: usize = 10;
@@ -37,6 +37,15 @@ impl From<Stat> for Identity {
     }
 }
 
+/// What tells a waiter whether a claim is still looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sign {
+    /// Which file it is.
+    pub identity: Identity,
+    /// When it was last touched, by the server's clock. It is only compared with itself.
+    pub mtime: Timestamp,
+}
+
 /// The directory of a guarded file, as far as the protocol needs it. Each method is one step
 /// that either happened or did not; what is read is as fresh as the server can tell.
 pub trait Directory {
@@ -47,11 +56,32 @@ pub trait Directory {
     /// other error the link may or may not have been made.
     fn link(&self, old: &CStr, new: &CStr) -> io::Result<()>;
 
+    /// The file behind a name, and when it was last touched, or `None` where there is none.
+    ///
+    /// # Errors
+    /// Those of the file system, except that the name does not exist.
+    fn sign(&self, name: &CStr) -> io::Result<Option<Sign>>;
+
     /// The file behind a name, or `None` where there is none.
     ///
     /// # Errors
     /// Those of the file system, except that the name does not exist.
-    fn identity(&self, name: &CStr) -> io::Result<Option<Identity>>;
+    fn identity(&self, name: &CStr) -> io::Result<Option<Identity>> {
+        Ok(self.sign(name)?.map(|sign| sign.identity))
+    }
+
+    /// Puts the file `old` in the place of `new`. A late or repeated call finds no `old`, where
+    /// that name is used only once.
+    ///
+    /// # Errors
+    /// Those of the file system; after any but `ENOENT` it may or may not have been done.
+    fn rename(&self, old: &CStr, new: &CStr) -> io::Result<()>;
+
+    /// Overwrites a part of a claim; on the server when this returns.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn annotate(&self, name: &CStr, offset: u64, text: &[u8]) -> io::Result<()>;
 
     /// The protocol's names of one file, from a listing of the directory that is no older than
     /// `max_age` at the time `now`; and when that listing began.
@@ -77,7 +107,7 @@ pub trait Directory {
     /// `ENOENT` or `ESTALE` where the file is gone; others of the file system.
     fn touch(&self, name: &CStr) -> io::Result<()>;
 
-    /// Removes a name; one that is gone already is no error.
+    /// Removes a file, or an empty directory; one that is gone already is no error.
     ///
     /// # Errors
     /// Those of the file system.
@@ -168,8 +198,25 @@ impl Directory for RealDirectory {
         sys::fs::linkat(self.fd(), old, self.fd(), new, 0)
     }
 
-    fn identity(&self, name: &CStr) -> io::Result<Option<Identity>> {
-        Ok(self.look(name)?.map(Identity::from))
+    fn sign(&self, name: &CStr) -> io::Result<Option<Sign>> {
+        Ok(self.look(name)?.map(|stat| Sign {
+            identity: stat.into(),
+            mtime: stat.mtime,
+        }))
+    }
+
+    fn rename(&self, old: &CStr, new: &CStr) -> io::Result<()> {
+        sys::fs::renameat2(self.fd(), old, self.fd(), new, 0)
+    }
+
+    fn annotate(&self, name: &CStr, offset: u64, text: &[u8]) -> io::Result<()> {
+        let flags = libc::O_WRONLY | libc::O_NOFOLLOW;
+        let file = sys::fs::openat(self.fd(), name, flags, 0)?;
+        if sys::fs::pwrite(&file, text, offset)? != text.len() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        // An NFS client writes it back now, to stable storage.
+        sys::fs::flush(&file)
     }
 
     fn steps(
@@ -221,6 +268,10 @@ impl Directory for RealDirectory {
     fn remove(&self, name: &CStr) -> io::Result<()> {
         match sys::fs::unlinkat(self.fd(), name, 0) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            // Some programs lock by mkdir(2).
+            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {
+                sys::fs::unlinkat(self.fd(), name, libc::AT_REMOVEDIR)
+            }
             other => other,
         }
     }
@@ -239,7 +290,8 @@ pub fn read_record(dir: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
     // followed, and no pipe or device is waited for.
     let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = sys::fs::openat(dir, name, flags, 0)?;
-    if !sys::fs::statx(&file, c"", 0)?.is_file() {
+    // Forced: a mount with `nocto` would else show what it read before.
+    if !sys::fs::statx(&file, c"", libc::AT_STATX_FORCE_SYNC)?.is_file() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let mut contents = vec![0; RECORD_MAX];

@@ -13,21 +13,28 @@
 //! | `.X.claim.HOST.PID.TOKEN` | a daemon's claim: a file with its owner record; all else are hard links to claims |
 //! | `.X.turn.N` | turn N is taken, by the owner of the claim with this inode |
 //! | `.X.done.N` | turn N is over; its inode says who ended it |
+//! | `.X.fence.K` | the K-th time that X has got another file because a turn was broken ([`fence`]) |
+//! | `.X.note.R` | a fence that is about to be published |
+//! | `.X.stage.R` | a file that is about to take the place of X |
+//! | `.X.tail.0` | where the last record was left unfinished on purpose ([`tail`]) |
 //! | `.X.part.0` | the file is being written beyond an offset; readers stop there ([`part`]) |
 //! | `X.lock` | the classic dotlock, held within a turn, for programs that know nothing of turns |
 //!
 //! Read in this order: [`names`], [`record`] (what a claim holds), [`directory`] (the calls, and
-//! how each is made fresh on NFS), [`listing`], [`turns`] (the protocol), [`dotlock`], [`part`].
+//! how each is made fresh on NFS), [`listing`], [`turns`] (the protocol), [`fence`] (after a turn
+//! was broken), [`dotlock`], [`part`], [`tail`].
 
 pub mod directory;
 pub mod dotlock;
+pub mod fence;
 pub mod listing;
 pub mod names;
 pub mod part;
 pub mod record;
+pub mod tail;
 pub mod turns;
 
-pub use directory::{Directory, Identity, RealDirectory};
+pub use directory::{Directory, Identity, RealDirectory, Sign};
 pub use names::LockNames;
-pub use record::Owner;
-pub use turns::{Ended, Progress, Turn, Turns};
+pub use record::{Owner, Unfinished};
+pub use turns::{Death, Ended, Progress, Turn, Turns};

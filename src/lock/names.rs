@@ -35,8 +35,14 @@ pub enum Step {
     Claim,
     /// `.X.part.0`
     Part,
+    /// `.X.tail.0`
+    Tail,
     /// `.X.stage.K`
-    Copy,
+    Stage,
+    /// `.X.note.K`
+    Note,
+    /// `.X.fence.K`
+    Fence(u64),
     /// `.X.kept.K`
     Kept(u64),
 }
@@ -92,9 +98,25 @@ impl LockNames {
         self.with(".part.0")
     }
 
+    /// `.X.tail.0`: the file's last record was left unfinished on purpose; where it ends stands in
+    /// it.
+    pub fn tail(&self) -> CString {
+        self.with(".tail.0")
+    }
+
     /// `.X.stage.K`: a file that is made to take the place of X. `number` is a random one.
     pub fn stage(&self, number: u64) -> CString {
         self.with(&format!(".stage.{}", number & RANDOM))
+    }
+
+    /// `.X.note.K`: the text of a fence that is about to be published. `number` is a random one.
+    pub fn note(&self, number: u64) -> CString {
+        self.with(&format!(".note.{}", number & RANDOM))
+    }
+
+    /// `.X.fence.K`: the K-th fence of X.
+    pub fn fence(&self, k: u64) -> CString {
+        self.with(&format!(".fence.{k}"))
     }
 
     /// `.X.kept.K`: the file with inode number K, whose place another has taken, for those who
@@ -161,7 +183,10 @@ pub(super) fn parse(name: &[u8]) -> Option<(&[u8], Step)> {
         b"turn" => Step::Turn(n),
         b"done" => Step::Done(n),
         b"part" if n == 0 => Step::Part,
-        b"stage" => Step::Copy,
+        b"tail" if n == 0 => Step::Tail,
+        b"stage" => Step::Stage,
+        b"note" => Step::Note,
+        b"fence" => Step::Fence(n),
         b"kept" => Step::Kept(n),
         _ => return None,
     };
@@ -191,6 +216,14 @@ mod tests {
             let names = LockNames::new(OsStr::new(name));
             assert_eq!(names.step(names.turn(7).as_bytes()), Some(Step::Turn(7)));
             assert_eq!(names.step(names.done(0).as_bytes()), Some(Step::Done(0)));
+            assert_eq!(names.step(names.fence(3).as_bytes()), Some(Step::Fence(3)));
+            for number in [0, u64::MAX] {
+                assert_eq!(names.step(names.note(number).as_bytes()), Some(Step::Note));
+                assert_eq!(
+                    names.step(names.stage(number).as_bytes()),
+                    Some(Step::Stage)
+                );
+            }
             let claim = names.claim("host.example.org", 4711, "0123456789abcdef");
             assert_eq!(names.step(claim.as_bytes()), Some(Step::Claim));
             assert!(is_hidden(claim.as_bytes()));

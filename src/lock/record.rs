@@ -9,8 +9,14 @@ use rand::RngExt;
 
 use super::names::TOKEN_LEN;
 
+/// How much room a record leaves for the note behind it: three numbers and a word.
+const NOTE_LEN: usize = 80;
+
 /// No record is longer; what is longer was written by somebody else.
 pub const RECORD_MAX: usize = 4096;
+
+/// How many lines a record has.
+const RECORD_LINES: usize = 8;
 
 /// Who made a claim. The fields after `host` let a daemon of the same host judge whether the
 /// owner still lives; across hosts a process id says nothing.
@@ -35,10 +41,7 @@ impl Owner {
     /// Where `/proc` is not there or not what proc(5) describes.
     pub fn this_process() -> io::Result<Owner> {
         let stat = fs::read_to_string("/proc/self/stat")?;
-        // The second field, the command in parentheses, may hold spaces and parentheses.
-        let start = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok())
+        let start = start_time(&stat)
             .ok_or_else(|| io::Error::other("/proc/self/stat has no start time"))?;
         Ok(Owner {
             host: fs::read_to_string("/proc/sys/kernel/hostname")?
@@ -65,6 +68,18 @@ impl Owner {
         )
     }
 
+    /// Whether the owner is a process of this kernel and this pid namespace (`here` being a
+    /// process of those) that has ended. Of others nothing can be said in this way.
+    pub fn has_ended(&self, here: &Owner) -> bool {
+        if (&self.boot, self.pid_namespace) != (&here.boot, here.pid_namespace) {
+            return false;
+        }
+        match fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
+            Ok(stat) => start_time(&stat) != Some(self.start) || is_dead(&stat),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
     /// Reads a record back; `None` for anything that is not one.
     pub fn parse(contents: &[u8]) -> Option<Owner> {
         let text = std::str::from_utf8(contents).ok()?;
@@ -83,10 +98,63 @@ impl Owner {
     }
 }
 
+/// A write in several calls that has begun and is not known to have ended. Its holder notes it
+/// behind the record in its claim before the first call, and takes the note back after the last:
+/// whoever has to clean up after the holder finds there where the file was whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The turn under which it is written.
+    pub turn: u64,
+    /// Inode number of the file.
+    pub ino: u64,
+    /// Where the write begins.
+    pub start: u64,
+}
+
+impl Unfinished {
+    /// The text behind the record that says so, or, for `None`, that there is no such write. It
+    /// has one length, so that each replaces the one before.
+    pub fn to_text(this: Option<Unfinished>) -> String {
+        let text = match this {
+            Some(Unfinished { turn, ino, start }) => format!("writes {turn} {ino} {start}"),
+            None => String::new(),
+        };
+        format!("{text:width$}\n", width = NOTE_LEN - 1)
+    }
+
+    /// Finds it in the contents of a claim.
+    pub fn parse(contents: &[u8]) -> Option<Unfinished> {
+        let text = std::str::from_utf8(contents).ok()?;
+        let line = text.lines().nth(RECORD_LINES)?;
+        let mut numbers = line.strip_prefix("writes ")?.split_ascii_whitespace();
+        let mut number = || numbers.next()?.parse().ok();
+        Some(Unfinished {
+            turn: number()?,
+            ino: number()?,
+            start: number()?,
+        })
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "dotlockfs on host {}, pid {}", self.host, self.pid)
     }
+}
+
+/// A field of `/proc/PID/stat` behind the second, which is the command in parentheses and may hold
+/// spaces and parentheses itself.
+fn field(stat: &str, number: usize) -> Option<&str> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(number - 3)
+}
+
+fn start_time(stat: &str) -> Option<u64> {
+    field(stat, 22)?.parse().ok()
+}
+
+fn is_dead(stat: &str) -> bool {
+    matches!(field(stat, 3), Some("Z" | "X"))
 }
 
 /// A token that no other claim has.
@@ -105,6 +173,41 @@ mod tests {
         let text = owner.to_text(&new_token());
         assert!(text.starts_with("0\n"));
         assert_eq!(Owner::parse(text.as_bytes()), Some(owner));
+    }
+
+    #[test]
+    fn a_write_that_is_under_way_is_noted_behind_the_record() {
+        let owner = Owner::this_process().unwrap();
+        let mut claim = owner.to_text(&new_token());
+        assert_eq!(Unfinished::parse(claim.as_bytes()), None);
+        let write = Unfinished {
+            turn: u64::MAX,
+            ino: u64::MAX,
+            start: u64::MAX,
+        };
+        let (note, none) = (Unfinished::to_text(Some(write)), Unfinished::to_text(None));
+        assert_eq!((note.len(), none.len()), (NOTE_LEN, NOTE_LEN));
+        let whole = format!("{claim}{note}");
+        assert_eq!(Unfinished::parse(whole.as_bytes()), Some(write));
+        assert_eq!(Owner::parse(whole.as_bytes()), Some(owner));
+        claim.push_str(&none);
+        assert_eq!(Unfinished::parse(claim.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_known_by_its_start_time_too() {
+        let own = Owner::this_process().unwrap();
+        assert!(!own.has_ended(&own));
+        let before = Owner {
+            start: own.start - 1,
+            ..own.clone()
+        };
+        assert!(before.has_ended(&own));
+        let elsewhere = Owner {
+            boot: "another".to_owned(),
+            ..before
+        };
+        assert!(!elsewhere.has_ended(&own));
     }
 
     #[test]

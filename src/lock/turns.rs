@@ -4,6 +4,7 @@
 //! drive them one by one, in any order and interleaving; [`Turns::attempt`] strings them together
 //! once, without waiting. Waiting is the caller's: between attempts, for as long as it likes.
 
+mod breaking;
 mod cleaning;
 
 use std::collections::HashMap;
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use super::directory::{Directory, Identity, display};
 use super::names::{LockNames, Step};
-use super::record::{self, Owner};
+use super::record::{self, Owner, Unfinished};
+pub use breaking::Death;
+use breaking::Watched;
 pub use cleaning::KEEP_OLD;
 use cleaning::Old;
 
@@ -33,13 +36,21 @@ const SLOWEST_LISTING: Duration = Duration::from_secs(4);
 pub struct Turns {
     names: LockNames,
     owner: Arc<Owner>,
+    stale_after: Duration,
     refresh_every: Duration,
     claims: HashMap<Actor, Claim>,
     known: Option<Known>,
     /// The newest turn was known at some time.
     began: bool,
-    /// A turn that an unanswered `link` may have taken.
-    unresolved: Option<u64>,
+    /// A turn that an unanswered `link` may have taken, and the last sign of life before that.
+    unresolved: Option<(u64, Duration)>,
+    /// Whose claim holds a turn, and whose has ended one: for a number that never changes.
+    holder: Option<(u64, Identity)>,
+    ender: Option<(u64, Identity)>,
+    /// A turn that we have ended ourselves.
+    ended_well: Option<u64>,
+    /// What has been seen of the turn that we wait for.
+    watched: Option<Watched>,
     old: Vec<Old>,
     leftovers: HashMap<CString, Duration>,
 }
@@ -89,6 +100,13 @@ pub struct Turn {
     pub identity: Identity,
     /// When it was taken.
     pub taken: Duration,
+    /// When the last sign of life was sent before it was taken: whoever watches it has seen that at
+    /// the earliest.
+    pub sign: Duration,
+    /// The turn before it was broken: before anything else, what its holder may have under way
+    /// must be kept from the file ([`crate::lock::fence`]). A turn that has not seen to this must
+    /// not end well.
+    pub inherits: bool,
 }
 
 /// What one attempt to take a turn came to.
@@ -98,6 +116,15 @@ pub enum Progress {
     Held(Turn),
     /// Turn N is somebody else's.
     Taken(u64),
+    /// Turn N was somebody else's, who is dead; it is over now.
+    Broken {
+        /// Its number.
+        n: u64,
+        /// Whose it was, in words.
+        holder: String,
+        /// How it is known that nobody looks after it.
+        death: Death,
+    },
     /// Something moved; try again at once.
     Again,
 }
@@ -118,11 +145,16 @@ impl Turns {
         Turns {
             names,
             owner,
+            stale_after,
             refresh_every: stale_after / 4,
             claims: HashMap::new(),
             known: None,
             began: false,
             unresolved: None,
+            holder: None,
+            ender: None,
+            ended_well: None,
+            watched: None,
             old: Vec::new(),
             leftovers: HashMap::new(),
         }
@@ -149,13 +181,21 @@ impl Turns {
             Newest::Over(n) => self.take(dir, actor, n + 1, now),
             Newest::Taken(n) => {
                 if let Some(holder) = self.holder_of_ours(dir, n)? {
-                    // Taken by a call of ours whose answer was an error.
-                    return self.confirm(dir, holder, n, now);
+                    // Taken by a call of ours whose answer was an error; the claim may have been
+                    // touched since.
+                    let sign = self.unresolved.filter(|(of, _)| *of == n);
+                    let sign = sign.map_or(Duration::ZERO, |(_, sign)| sign);
+                    return self.confirm(dir, holder, (n, sign), now);
                 }
                 if self.is_over(dir, n, now())? {
                     return self.take(dir, actor, n + 1, now);
                 }
-                Ok(Progress::Taken(n))
+                let Some(death) = self.judge(dir, n, now)? else {
+                    return Ok(Progress::Taken(n));
+                };
+                let holder = self.describe_holder(dir, n);
+                self.break_turn(dir, actor, n)?;
+                Ok(Progress::Broken { n, holder, death })
             }
         }
     }
@@ -254,7 +294,7 @@ impl Turns {
             match *step {
                 Step::Turn(n) => turn = turn.max(n),
                 Step::Done(n) => done = done.max(n),
-                Step::Claim | Step::Part | Step::Copy | Step::Kept(_) => {}
+                _ => {}
             }
         }
         let newest = if done >= turn {
@@ -267,14 +307,16 @@ impl Turns {
             // A turn before its end: who finds the turn without its end takes it for a living one.
             Step::Turn(n) if n < done => Some(((n, 0), name)),
             Step::Done(n) if n < done => Some(((n, 1), name)),
-            // While a turn is taken it may be its holder's.
-            Step::Copy if done >= turn => Some(((0, 0), name)),
             Step::Kept(_) => Some(((0, 0), name)),
             _ => None,
         });
         let mut old: Vec<_> = old.collect();
         old.sort();
-        self.remove_leftovers(dir, old.into_iter().map(|(_, name)| name), time);
+        let last = match newest {
+            Newest::Over(n) => n,
+            Newest::Taken(n) => n - 1,
+        };
+        self.remove_leftovers(dir, last, old.into_iter().map(|(_, name)| name), time);
         Ok(newest)
     }
 
@@ -294,9 +336,9 @@ impl Turns {
         match dir.link(&claim.name, &self.names.turn(n)) {
             Ok(()) if self.is_prompt(sent, now()) => {
                 self.learn(Newest::Taken(n), sent);
-                Ok(Progress::Held(self.held(actor, n, now())?))
+                self.begin(dir, actor, (n, claim.refreshed), now())
             }
-            Ok(()) => self.confirm(dir, actor, n, now),
+            Ok(()) => self.confirm(dir, actor, (n, claim.refreshed), now),
             Err(error) if is_gone(&error) => {
                 self.claims.remove(&actor);
                 self.known = None;
@@ -307,13 +349,16 @@ impl Turns {
                 // again. The next attempt looks at the inode.
                 self.learn(Newest::Taken(n), sent);
                 match self.holder_of_ours(dir, n)? {
-                    Some(holder) => self.confirm(dir, holder, n, now),
+                    Some(holder) => {
+                        let sign = self.claim(holder)?.refreshed;
+                        self.confirm(dir, holder, (n, sign), now)
+                    }
                     None => Ok(Progress::Taken(n)),
                 }
             }
             Err(error) => {
                 self.known = None;
-                self.unresolved = Some(n);
+                self.unresolved = Some((n, claim.refreshed));
                 Err(error)
             }
         }
@@ -325,7 +370,7 @@ impl Turns {
     /// # Errors
     /// Those of the directory.
     pub fn resolve(&mut self, dir: &impl Directory, time: Duration) -> io::Result<()> {
-        let Some(n) = self.unresolved else {
+        let Some((n, _)) = self.unresolved else {
             return Ok(());
         };
         let holder = dir.identity(&self.names.turn(n))?;
@@ -335,7 +380,8 @@ impl Turns {
             .find(|(_, claim)| Some(claim.identity) == holder);
         if let Some((&actor, _)) = ours {
             let turn = self.held(actor, n, time)?;
-            self.end(dir, &turn, time)?;
+            // Whether it has inherited anything is not known.
+            self.give_back(dir, &turn, time)?;
         }
         self.unresolved = None;
         Ok(())
@@ -351,7 +397,8 @@ impl Turns {
     }
 
     /// Step: after a `link` that was slow, or whose answer was lost: the turn counts only if it
-    /// is the newest and not over; else it is given back.
+    /// is the newest and not over; else it is given back. `sign`: the last sign of life before that
+    /// `link`.
     ///
     /// # Errors
     /// Those of the directory.
@@ -359,12 +406,12 @@ impl Turns {
         &mut self,
         dir: &impl Directory,
         actor: Actor,
-        n: u64,
+        (n, sign): (u64, Duration),
         now: impl Fn() -> Duration,
     ) -> io::Result<Progress> {
         let newest = self.discover(dir, &now, Duration::ZERO)?;
         if newest == Newest::Taken(n) {
-            return Ok(Progress::Held(self.held(actor, n, now())?));
+            return self.begin(dir, actor, (n, sign), now());
         }
         let turn = self.held(actor, n, now())?;
         self.give_back(dir, &turn, now())?;
@@ -372,12 +419,33 @@ impl Turns {
         Ok(Progress::Again)
     }
 
+    /// The turn is ours: what does it inherit?
+    fn begin(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        (n, sign): (u64, Duration),
+        time: Duration,
+    ) -> io::Result<Progress> {
+        let mut turn = self.held(actor, n, time)?;
+        turn.sign = sign;
+        turn.inherits = self.inspect(dir, n - 1).inspect_err(|_| {
+            // The next attempt finds by the inode that it is ours.
+            self.known = None;
+            self.unresolved = Some((n, sign));
+        })?;
+        self.unresolved = None;
+        Ok(Progress::Held(turn))
+    }
+
     /// Step: whether turn `n` is over; fresh, with one GETATTR where nothing has changed.
     ///
     /// # Errors
     /// Those of the directory.
     pub fn is_over(&mut self, dir: &impl Directory, n: u64, time: Duration) -> io::Result<bool> {
-        let over = dir.identity(&self.names.done(n))?.is_some();
+        let ender = dir.identity(&self.names.done(n))?;
+        let over = ender.is_some();
+        self.ender = ender.map(|id| (n, id)).or(self.ender);
         let seen = match self.known {
             Some(known) if known.newest == Newest::Taken(n) && is_young(known.seen, time) => {
                 known.seen
@@ -430,6 +498,7 @@ impl Turns {
             return Ok(None);
         }
         let holder = dir.identity(&self.names.turn(n))?;
+        self.holder = holder.map(|id| (n, id)).or(self.holder);
         let ours = self
             .claims
             .iter()
@@ -489,6 +558,7 @@ impl Turns {
             Ok(()) => {
                 self.learn(Newest::Over(turn.n), time);
                 self.old.push(Old::new(turn, time));
+                self.ended_well = Some(turn.n);
                 return Ok(Ended::Clean);
             }
             Err(error) => error,
@@ -508,6 +578,7 @@ impl Turns {
             // The answer to an earlier call was lost.
             Some(ender) if ender == turn.identity => {
                 self.old.push(Old::new(turn, time));
+                self.ended_well = Some(turn.n);
                 Ok(Ended::Clean)
             }
             Some(_) => Ok(Ended::Broken),
@@ -540,6 +611,22 @@ impl Turns {
                 Ok(())
             }
         }
+    }
+
+    /// Step: notes in the claim that a write in several calls begins, or, for `None`, that what was
+    /// noted has come to its end.
+    ///
+    /// # Errors
+    /// Those of the directory; the write must not begin then, or is not known to have ended.
+    pub fn note_write(
+        &self,
+        dir: &impl Directory,
+        turn: &Turn,
+        write: Option<Unfinished>,
+    ) -> io::Result<()> {
+        let record = self.owner.to_text(&record::new_token()).len() as u64;
+        let note = Unfinished::to_text(write);
+        dir.annotate(&turn.claim, record, note.as_bytes())
     }
 
     /// Actors that have a claim.
@@ -583,6 +670,8 @@ impl Turns {
             claim: claim.name.clone(),
             identity: claim.identity,
             taken: time,
+            sign: claim.refreshed,
+            inherits: false,
         })
     }
 }
@@ -603,6 +692,7 @@ mod tests {
     use super::cleaning::LEFTOVER;
     use super::*;
     use crate::lock::RealDirectory;
+    use crate::lock::directory::Sign;
     use crate::sys::process::boottime;
     use std::cell::{Cell, RefCell};
     use std::ffi::{CStr, OsStr};
@@ -628,8 +718,14 @@ mod tests {
                 _ => result,
             }
         }
-        fn identity(&self, name: &CStr) -> io::Result<Option<Identity>> {
-            self.real.identity(name)
+        fn sign(&self, name: &CStr) -> io::Result<Option<Sign>> {
+            self.real.sign(name)
+        }
+        fn rename(&self, old: &CStr, new: &CStr) -> io::Result<()> {
+            self.real.rename(old, new)
+        }
+        fn annotate(&self, name: &CStr, offset: u64, text: &[u8]) -> io::Result<()> {
+            self.real.annotate(name, offset, text)
         }
         fn steps(
             &self,

@@ -83,17 +83,24 @@ impl Turns {
 
     /// Removes names of turns long over that nobody else has removed. Such a name is used once,
     /// so removing it twice or late does no harm; the newest `done` always stays, since numbers
-    /// must not start again.
+    /// must not start again. If `last`, the last turn that is over, was broken, nothing goes:
+    /// whoever mends what is broken wants to know what the holders were about.
     pub(super) fn remove_leftovers(
         &mut self,
         dir: &impl Directory,
+        last: u64,
         old: impl Iterator<Item = CString>,
         now: Duration,
     ) {
         let mut seen = HashMap::new();
+        let mut may_go = None;
         for name in old {
             let since = *self.leftovers.get(&name).unwrap_or(&now);
-            if now.saturating_sub(since) < LEFTOVER || dir.remove(&name).is_err() {
+            let is_old = now.saturating_sub(since) >= LEFTOVER;
+            let goes = is_old
+                && *may_go.get_or_insert_with(|| matches!(self.inspect(dir, last), Ok(false)))
+                && dir.remove(&name).is_ok();
+            if !goes {
                 seen.insert(name, since);
             }
         }

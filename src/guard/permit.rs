@@ -1,0 +1,120 @@
+//! What the writing of a batch needs of the turn under which it is done.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::queue::{Guard, Place};
+use crate::backing::{Caller, Kind};
+use crate::lock::fence::{self, Fate};
+use crate::lock::{Turn, Turns, Unfinished, tail};
+use crate::sys::process::boottime;
+
+/// The turn under which a batch is written, as far as that concerns the batch.
+pub(super) trait Permit {
+    /// The turn's number.
+    fn turn(&self) -> u64;
+
+    /// The target is known: may the update begin?
+    ///
+    /// # Errors
+    /// Where the turn is slow.
+    fn may_begin(&self) -> io::Result<()>;
+
+    /// A write in several calls begins at `start` of the file with inode number `ino`: somebody
+    /// might see or leave half of it.
+    ///
+    /// # Errors
+    /// Where that could not be noted; then it must not begin.
+    fn begins(&self, ino: u64, start: u64, kind: Kind) -> io::Result<()>;
+
+    /// What became of a write under a turn that was lost.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    fn fate(&self, place: Place) -> io::Result<Fate>;
+
+    /// The file was left with half a record that ends at `end`, as the program wants it.
+    fn leaves_a_tail(&self, end: u64);
+}
+
+/// An append under a turn.
+pub(super) struct UnderTurn<'a> {
+    pub guard: &'a Guard,
+    pub turns: &'a Turns,
+    pub caller: &'a Caller,
+    pub turn: &'a Turn,
+}
+
+impl Permit for UnderTurn<'_> {
+    fn turn(&self) -> u64 {
+        self.turn.n
+    }
+
+    fn may_begin(&self) -> io::Result<()> {
+        self.guard.is_prompt()
+    }
+
+    fn begins(&self, ino: u64, start: u64, kind: Kind) -> io::Result<()> {
+        let (guard, names) = (self.guard, self.turns.names());
+        // The pieces of one call have one note, from where the first begins.
+        if guard.noted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let write = Unfinished {
+            turn: self.turn.n,
+            ino,
+            start,
+        };
+        guard.as_actor(self.caller, self.turn.actor, || {
+            self.turns.note_write(&*guard.dir, self.turn, Some(write))
+        })?;
+        guard.noted.store(true, Ordering::Release);
+        if kind == Kind::Nfs {
+            guard.announce(names, self.caller, self.turn, start);
+        }
+        Ok(())
+    }
+
+    fn fate(&self, place: Place) -> io::Result<Fate> {
+        let (guard, names) = (self.guard, self.turns.names());
+        guard.as_actor(self.caller, self.turn.actor, || {
+            fence::fate(&*guard.dir, names, (place.turn, place.ino), boottime())
+        })
+    }
+
+    fn leaves_a_tail(&self, end: u64) {
+        let (guard, names) = (self.guard, self.turns.names());
+        let put = guard.as_actor(self.caller, self.turn.actor, || {
+            tail::put(&*guard.dir, names, end)
+        });
+        if let Err(error) = put {
+            log::debug!(
+                "{}: an unfinished record is not noted: {error}",
+                guard.label
+            );
+        }
+    }
+}
+
+/// An append that needs no turn: the directory is gone, or the program has made a lock file.
+pub(super) struct WithoutTurn;
+
+impl Permit for WithoutTurn {
+    fn turn(&self) -> u64 {
+        0
+    }
+
+    fn may_begin(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn begins(&self, _ino: u64, _start: u64, _kind: Kind) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn fate(&self, _place: Place) -> io::Result<Fate> {
+        Ok(Fate::Unknown)
+    }
+
+    fn leaves_a_tail(&self, _end: u64) {}
+}

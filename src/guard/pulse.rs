@@ -1,0 +1,131 @@
+//! Whether the turn that is held can have been broken.
+//!
+//! Nobody breaks a turn before its claim has shown no sign of life for `stale_after`. So what is
+//! answered within half of that after the last sign was done while the turn was ours, and costs no
+//! further call. Later (the host was paused, the network cut, the server slow) the turn is *slow*:
+//! an answer waits for a fresh look whether the turn is over, and no further update begins under
+//! it, since a breaker's link may be on its way.
+
+use std::io;
+use std::time::Duration;
+
+use super::queue::Guard;
+use crate::lock::{Directory, LockNames};
+use crate::sys::process::boottime;
+
+/// The turn that a guard holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pulse {
+    /// Its number.
+    pub turn: u64,
+    /// When its last sign of life was sent, or earlier.
+    pub sign: Duration,
+    /// It has been slow at some time. A sign of life after that undoes nothing: a breaker may have
+    /// made up its mind before.
+    pub slow: bool,
+}
+
+impl Guard {
+    /// The turn is held, or none is.
+    pub(super) fn set_pulse(&self, pulse: Option<Pulse>) {
+        *self.pulse.lock() = pulse;
+    }
+
+    /// Shows a sign of life, where that is due, by `refresh`, which gives the time of the last.
+    ///
+    /// # Errors
+    /// Those of `refresh`.
+    pub(super) fn beat(&self, refresh: impl FnOnce() -> io::Result<Duration>) -> io::Result<()> {
+        let slow = self.is_slow();
+        if let Some(pulse) = &mut *self.pulse.lock() {
+            pulse.slow = slow;
+        }
+        let sign = refresh()?;
+        if let Some(pulse) = &mut *self.pulse.lock() {
+            pulse.sign = pulse.sign.max(sign);
+        }
+        Ok(())
+    }
+
+    /// The number of the turn that is held; 0 where none is.
+    pub(super) fn turn_number(&self) -> u64 {
+        self.pulse.lock().map_or(0, |pulse| pulse.turn)
+    }
+
+    /// Whether the turn is slow, or there is none.
+    pub(super) fn is_slow(&self) -> bool {
+        self.pulse.lock().is_none_or(|pulse| {
+            pulse.slow || boottime().saturating_sub(pulse.sign) >= self.rule.stale_after / 2
+        })
+    }
+
+    /// An update is about to begin whose target has been looked up under the turn.
+    ///
+    /// # Errors
+    /// `EIO` where the turn is slow; nothing may be done then.
+    pub fn may_begin(&self) -> io::Result<()> {
+        self.is_prompt()
+            .map_err(|_| io::Error::from_raw_os_error(libc::EIO))
+    }
+
+    /// The same for what can be done again under another turn.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT` where the turn is slow.
+    pub(super) fn is_prompt(&self) -> io::Result<()> {
+        if self.is_unlocked() || !self.is_slow() {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
+    }
+
+    /// An update was done, and is to be acknowledged: was the turn ours all the while?
+    ///
+    /// # Errors
+    /// `EIO` where it was lost, or that cannot be told; what is held by programs is lost then.
+    pub fn still_ours(&self) -> io::Result<()> {
+        if self.is_unlocked() || !self.is_slow() {
+            return Ok(());
+        }
+        let lost = || io::Error::from_raw_os_error(libc::EIO);
+        let Some(pulse) = *self.pulse.lock() else {
+            return Err(lost());
+        };
+        match self.look_for_end(pulse.turn) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.lose(pulse.turn);
+                Err(lost())
+            }
+            Err(error) => {
+                log::error!(
+                    "{}: cannot tell whether the lock was lost: {error}",
+                    self.label
+                );
+                Err(lost())
+            }
+        }
+    }
+
+    /// What is done now needs no turn: a program's own lock file stands, or the directory is gone.
+    fn is_unlocked(&self) -> bool {
+        self.queue.lock().under_a_lock_file
+    }
+
+    /// Whether a turn is over; fresh.
+    fn look_for_end(&self, turn: u64) -> io::Result<bool> {
+        let done = LockNames::new(&self.key().name).done(turn);
+        let _own = self
+            .shared
+            .credentials
+            .assume(self.shared.credentials.own());
+        let seen = self.dir.identity(&done).or_else(|_| {
+            // The server may know somebody else better than us.
+            let caller = self.callers.lock().values().next().cloned();
+            let caller = caller.ok_or_else(|| io::Error::from_raw_os_error(libc::EACCES))?;
+            let _assumed = self.shared.credentials.assume(&caller)?;
+            self.dir.identity(&done)
+        });
+        Ok(seen?.is_some())
+    }
+}

@@ -1,0 +1,514 @@
+//! Locks of holders that die or hang: two mounts of one directory stand for two hosts, and their
+//! daemons are killed, or stopped and let go on. `tests/nfs` and `tests/storm` do it with hosts.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{DEADLINE, Mount, Who, command, directory, end_of, finish, send, wait_until};
+use tempfile::TempDir;
+
+/// The shortest time after which a lock can be broken.
+const STALE: Duration = Duration::from_secs(4);
+
+struct World {
+    one: Mount,
+    two: Mount,
+    source: TempDir,
+}
+
+impl World {
+    fn new(keys: &str) -> World {
+        let source = directory();
+        let rules =
+            format!("version = 1\n[[guard]]\nfiles = [\"log\"]\nstale_after = \"4s\"\n{keys}\n");
+        fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write the rules");
+        fs::write(source.path().join("log"), "").expect("write the log");
+        World {
+            one: Mount::new(source.path()),
+            two: Mount::new(source.path()),
+            source,
+        }
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.source.path().join("log")).expect("read the log")
+    }
+
+    fn inode(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(self.source.path().join("log"))
+            .expect("stat")
+            .ino()
+    }
+
+    /// The lock's own names of a kind.
+    fn names(&self, step: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.source.path()).expect("list");
+        entries
+            .map(|entry| {
+                entry
+                    .expect("entry")
+                    .file_name()
+                    .into_string()
+                    .expect("UTF-8")
+            })
+            .filter(|name| name.starts_with(&format!(".log.{step}.")))
+            .collect()
+    }
+
+    /// Stops the daemon of the first mount for so long that its lock can be broken.
+    fn stop_one(&self, during: impl FnOnce()) {
+        let daemon = self.one.daemon();
+        send(daemon, libc::SIGSTOP);
+        during();
+        send(daemon, libc::SIGCONT);
+    }
+}
+
+/// Appends a line by a shell, which must succeed, and says how long it took.
+#[track_caller]
+fn append(mount: &Mount, line: &str) -> Duration {
+    let began = Instant::now();
+    let script = r#"printf '%s\n' "$2" >> "$1""#;
+    let mut shell = command(Who::Root, "sh");
+    shell
+        .args(["-euc", script, "sh"])
+        .arg(mount.join("log"))
+        .arg(line);
+    finish(&mut shell).success();
+    began.elapsed()
+}
+
+/// A Python program that does what it is told, one expression or statement a line, and says what
+/// came of it.
+struct Program {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Program {
+    fn on(mount: &Mount) -> Program {
+        let text = r#"
+import errno, fcntl, os, sys
+for line in sys.stdin:
+    try:
+        exec(line)
+        print("ok", flush=True)
+    except OSError as error:
+        print(errno.errorcode[error.errno], flush=True)
+"#;
+        let mut python = command(Who::Root, "python3");
+        python
+            .args(["-Bc", text])
+            .current_dir(mount.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = python.spawn().expect("python3 starts");
+        Program {
+            orders: child.stdin.take().expect("piped"),
+            answers: BufReader::new(child.stdout.take().expect("piped")),
+            child,
+        }
+    }
+
+    #[track_caller]
+    fn ask(&mut self, order: &str) -> String {
+        writeln!(self.orders, "{order}").expect("it listens");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("it answers");
+        answer.trim_end().to_owned()
+    }
+
+    #[track_caller]
+    fn does(&mut self, order: &str) {
+        assert_eq!(self.ask(order), "ok", "{order}");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process of this host that is gone need not be watched.
+#[test]
+fn the_lock_of_a_killed_daemon_is_taken_over_at_once() {
+    let world = World::new("");
+    let mut program = Program::on(&world.one);
+    program.does("f = open('log', 'a'); fcntl.flock(f, fcntl.LOCK_EX)");
+    let before = world.inode();
+    send(world.one.daemon(), libc::SIGKILL);
+    let took = append(&world.two, "after");
+    assert!(took < STALE, "{took:?}");
+    assert_eq!(world.text(), "after\n");
+    assert_ne!(world.inode(), before, "it was not fenced");
+}
+
+/// What belongs to the file stays with its name when a fence gives it another inode.
+#[test]
+fn a_fence_keeps_what_belongs_to_the_file() {
+    let world = World::new("");
+    let log = world.source.path().join("log");
+    let script = r#"echo text > "$1"; chown 1000:1001 "$1"; chmod 2754 "$1"
+        setfattr -n user.color -v red "$1"; touch -d '2001-02-03 04:05:06.789' "$1""#;
+    // Without setfattr by python, which is there.
+    let script = script.replace(
+        "setfattr -n user.color -v red \"$1\"",
+        "python3 -c 'import os,sys; os.setxattr(sys.argv[1], \"user.color\", b\"red\")' \"$1\"",
+    );
+    common::shell(Who::Root, &script, &[&log]);
+    let show = || {
+        let script = r#"stat -c '%u %g %a %s %y' "$1"
+            python3 -c 'import os,sys; print(os.getxattr(sys.argv[1], "user.color"))' "$1""#;
+        common::shell(Who::Root, script, &[&log])
+    };
+    let before = (show(), world.inode());
+    let mut program = Program::on(&world.one);
+    program.does("f = open('log', 'r'); fcntl.flock(f, fcntl.LOCK_EX)");
+    send(world.one.daemon(), libc::SIGKILL);
+    let mut other = Program::on(&world.two);
+    other.does("f = open('log', 'r'); fcntl.flock(f, fcntl.LOCK_EX)");
+    assert_eq!(show(), before.0);
+    assert_ne!(world.inode(), before.1);
+}
+
+/// Two hosts append all the while one of them is stopped again and again, wherever it is.
+#[test]
+fn appends_of_a_daemon_that_sleeps_are_made_once() {
+    let world = World::new("record = \"\\n\"\nlock_timeout = \"60s\"");
+    let writer = r#"
+import os, sys, time
+stop = sys.argv[3]
+acknowledged = 0
+f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+while not os.path.exists(stop):
+    record = f"{sys.argv[2]} {acknowledged} {'x' * (acknowledged * 7 % 300)}\n".encode()
+    assert os.write(f, record) == len(record)
+    acknowledged += 1
+print(acknowledged)
+"#;
+    let stop = world.source.path().join("stop");
+    let mut writers = Vec::new();
+    for (mount, names) in [(&world.one, ["a", "b"]), (&world.two, ["c", "d"])] {
+        for name in names {
+            let mut python = command(Who::Root, "python3");
+            python
+                .args(["-Bc", writer])
+                .arg(mount.join("log"))
+                .arg(name)
+                .arg(&stop)
+                .stdout(Stdio::piped());
+            writers.push((name, python.spawn().expect("python3 starts")));
+        }
+    }
+    for _ in 0..4 {
+        let lines = || world.text().lines().count();
+        let before = lines();
+        assert!(
+            wait_until(DEADLINE, || lines() > before + 20),
+            "nobody writes"
+        );
+        world.stop_one(|| {
+            // The other goes on, if need be by breaking the lock.
+            let before = lines();
+            assert!(
+                wait_until(DEADLINE, || lines() > before + 20),
+                "the other waits"
+            );
+            std::thread::sleep(STALE / 2);
+        });
+    }
+    fs::write(&stop, "").expect("stop");
+    let text = world.text();
+    let mut expected = 0;
+    for (name, mut child) in writers {
+        let status = end_of(&mut child, "a writer");
+        assert!(status.success(), "{name}");
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut child.stdout.take().expect("piped"), &mut said)
+            .expect("read");
+        let count: usize = said.trim().parse().expect("a number");
+        let text = world.text();
+        let mut next = 0;
+        for line in text.lines().filter(|line| line.starts_with(name)) {
+            let number: usize = line
+                .split(' ')
+                .nth(1)
+                .expect("number")
+                .parse()
+                .expect("number");
+            assert_eq!(number, next, "{name}: {line}");
+            let x = line.split(' ').nth(2).expect("x").len();
+            assert_eq!(x, number * 7 % 300, "torn: {line}");
+            next += 1;
+        }
+        assert_eq!(next, count, "{name}");
+        expected += count;
+    }
+    assert!(text.len() <= world.text().len());
+    assert_eq!(world.text().lines().count(), expected);
+    assert!(!world.names("fence").is_empty(), "nothing was broken");
+}
+
+/// An update in place that was cut off does no harm to what others have done since, and is told.
+#[test]
+fn an_update_in_place_that_was_broken_fails_and_changes_nothing() {
+    let world = World::new("");
+    fs::write(world.source.path().join("log"), "one").expect("write");
+    let mut program = Program::on(&world.one);
+    program.does("f = os.open('log', os.O_RDWR)");
+    program.does("os.write(f, b'ONE')");
+    world.stop_one(|| _ = append(&world.two, " two"));
+    assert_eq!(world.text(), "ONE two\n");
+    assert_eq!(program.ask("os.pwrite(f, b'late', 0)"), "EIO");
+    assert_eq!(program.ask("os.fsync(f)"), "EIO");
+    assert_eq!(program.ask("os.close(f)"), "EIO");
+    assert_eq!(world.text(), "ONE two\n");
+    // It is as good as new.
+    program.does("f = os.open('log', os.O_RDWR); os.pwrite(f, b'new', 0); os.close(f)");
+    assert_eq!(world.text(), "new two\n");
+}
+
+/// The same, told by close alone.
+#[test]
+fn close_tells_that_the_lock_was_lost() {
+    let world = World::new("");
+    let mut program = Program::on(&world.one);
+    program.does("f = os.open('log', os.O_RDWR); os.write(f, b'half')");
+    world.stop_one(|| _ = append(&world.two, " two"));
+    assert_eq!(program.ask("os.close(f)"), "EIO");
+    assert_eq!(world.text(), "half two\n");
+}
+
+/// A private copy whose lock was broken takes nobody's place.
+#[test]
+fn an_atomic_update_that_was_broken_is_not_put_in_its_place() {
+    let world = World::new("update = \"atomic\"");
+    fs::write(world.source.path().join("log"), "old\n").expect("write");
+    let mut program = Program::on(&world.one);
+    program.does("f = os.open('log', os.O_RDWR | os.O_TRUNC); os.write(f, b'late')");
+    world.stop_one(|| _ = append(&world.two, "two"));
+    assert_eq!(program.ask("os.close(f)"), "EIO");
+    let gone = wait_until(DEADLINE, || world.names("stage").is_empty());
+    assert!(gone, "{:?}", world.names("stage"));
+    assert_eq!(world.text(), "old\ntwo\n");
+}
+
+/// Who has lost an advisory lock is told when it writes under it, and can lock again.
+#[test]
+fn what_is_written_under_a_lost_flock_fails() {
+    let world = World::new("update = \"off\"");
+    let mut program = Program::on(&world.one);
+    program.does("f = os.open('log', os.O_RDWR); fcntl.flock(f, fcntl.LOCK_EX)");
+    program.does("os.write(f, b'one')");
+    let mut other = Program::on(&world.two);
+    world.stop_one(|| {
+        other.does("f = os.open('log', os.O_RDWR); fcntl.flock(f, fcntl.LOCK_EX)");
+        other.does("os.write(f, b'two')");
+    });
+    assert_eq!(program.ask("os.pwrite(f, b'late', 0)"), "EIO");
+    assert_eq!(world.text(), "two");
+    program.ask("fcntl.flock(f, fcntl.LOCK_UN)");
+    other.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    program.does("fcntl.flock(f, fcntl.LOCK_EX); os.pwrite(f, b'new', 0)");
+    assert_eq!(world.text(), "new");
+}
+
+/// Documents that are replaced all the while one host is stopped again and again.
+#[test]
+fn replacements_of_a_daemon_that_sleeps_undo_nothing() {
+    let world = World::new("replace = \"check\"\nlock_timeout = \"60s\"");
+    fs::write(world.source.path().join("log"), "[]").expect("write");
+    let writer = r#"
+import errno, json, os, sys
+path, name, stop = sys.argv[1:]
+done, number = [], 0
+while not os.path.exists(stop):
+    number += 1
+    try:
+        with open(path) as f:
+            document = json.load(f)
+        document.append(f"{name}{number}")
+        with open(f"{path}.{name}", "w") as f:
+            json.dump(document, f)
+        os.rename(f"{path}.{name}", path)
+        done.append(f"{name}{number}")
+    except OSError as error:
+        # Somebody was faster; or the lock was lost, and it may be done or not.
+        assert error.errno in (errno.ESTALE, errno.EIO), error
+print(" ".join(done))
+"#;
+    let stop = world.source.path().join("stop");
+    let mut writers = Vec::new();
+    for (mount, name) in [(&world.one, "a"), (&world.two, "b")] {
+        let mut python = command(Who::Root, "python3");
+        python
+            .args(["-Bc", writer])
+            .arg(mount.join("log"))
+            .arg(name)
+            .arg(&stop);
+        writers.push(
+            python
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("python3 starts"),
+        );
+    }
+    for _ in 0..3 {
+        let before = world.inode();
+        assert!(
+            wait_until(DEADLINE, || world.inode() != before),
+            "nobody writes"
+        );
+        world.stop_one(|| {
+            for _ in 0..2 {
+                let before = world.text().len();
+                let grows = || world.text().len() > before;
+                assert!(wait_until(DEADLINE, grows), "the other waits");
+            }
+            std::thread::sleep(STALE / 2);
+        });
+    }
+    fs::write(&stop, "").expect("stop");
+    let mut done = Vec::new();
+    for child in writers {
+        let output = child.wait_with_output().expect("a writer");
+        assert!(output.status.success());
+        let said = String::from_utf8(output.stdout).expect("UTF-8");
+        done.extend(said.split_whitespace().map(str::to_owned));
+    }
+    let text = world.text();
+    for update in &done {
+        assert!(
+            text.contains(&format!("\"{update}\"")),
+            "{update} is lost: {text}"
+        );
+    }
+    assert!(done.len() > 10, "{done:?}");
+}
+
+/// Half a record that a dead holder has left is cut off, and what was left so on purpose stays.
+#[test]
+fn a_torn_tail_is_mended() {
+    let world = World::new("record = \"\\n\"");
+    append(&world.one, "whole");
+    let mut program = Program::on(&world.one);
+    program.does("f = open('log', 'r'); fcntl.flock(f, fcntl.LOCK_EX)");
+    send(world.one.daemon(), libc::SIGKILL);
+    let log: PathBuf = world.source.path().join("log");
+    let mut bare = fs::OpenOptions::new()
+        .append(true)
+        .open(&log)
+        .expect("open");
+    bare.write_all(b"torn in the mid").expect("write");
+    append(&world.two, "next");
+    assert_eq!(world.text(), "whole\nnext\n");
+}
+
+#[test]
+fn an_unfinished_record_that_was_acknowledged_stays() {
+    let world = World::new("record = \"\\n\"");
+    append(&world.one, "whole");
+    common::shell(
+        Who::Root,
+        r#"printf half >> "$1""#,
+        &[&world.one.join("log")],
+    );
+    assert_eq!(world.text(), "whole\nhalf");
+    let mut program = Program::on(&world.one);
+    program.does("f = open('log', 'r'); fcntl.flock(f, fcntl.LOCK_EX)");
+    send(world.one.daemon(), libc::SIGKILL);
+    append(&world.two, " and the rest");
+    assert_eq!(world.text(), "whole\nhalf and the rest\n");
+}
+
+/// A large append is cut off in the middle by a kill: nothing of it stays.
+#[test]
+fn half_of_a_large_append_does_not_stay() {
+    let world = World::new("");
+    append(&world.one, "whole");
+    let script = r#"head -c 200000000 /dev/zero | python3 -c '
+import os, sys
+data = sys.stdin.buffer.read()
+f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+os.write(f, data)' "$1""#;
+    let mut shell = command(Who::Root, "sh");
+    shell
+        .args(["-c", script, "sh"])
+        .arg(world.one.join("log"))
+        .stderr(Stdio::null());
+    let mut child = shell.spawn().expect("sh starts");
+    let size = || {
+        fs::metadata(world.source.path().join("log"))
+            .expect("stat")
+            .len()
+    };
+    assert!(
+        wait_until(DEADLINE, || size() > 3_000_000),
+        "it does not write"
+    );
+    send(world.one.daemon(), libc::SIGKILL);
+    end_of(&mut child, "the writer");
+    append(&world.two, "next");
+    assert_eq!(world.text(), "whole\nnext\n");
+}
+
+/// A lock file of a program that is gone, and says so.
+#[test]
+fn a_lock_file_that_was_left_behind_is_removed() {
+    let world = World::new("foreign_stale_after = \"4s\"");
+    let lock = world.source.path().join("log.lock");
+    fs::write(&lock, "").expect("write");
+    let took = append(&world.two, "waited");
+    assert!(took >= STALE, "{took:?}");
+    assert!(wait_until(DEADLINE, || !lock.exists()));
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the host name");
+    fs::write(&lock, format!("4194999:{}\n", host.trim())).expect("write");
+    let took = append(&world.two, "at once");
+    assert!(took < STALE, "{took:?}");
+    assert_eq!(world.text(), "waited\nat once\n");
+}
+
+/// A fence can be forbidden, or required.
+#[test]
+fn files_that_are_too_large_for_a_fence() {
+    for (keys, answer, fenced) in [
+        ("fence = \"off\"", "ok", false),
+        ("fence_limit = \"3B\"", "ok", false),
+        ("fence_limit = \"3B\"\nfence = \"require\"", "EFBIG", false),
+        ("fence = \"require\"", "ok", true),
+    ] {
+        let world = World::new(keys);
+        append(&world.one, "text");
+        let before = world.inode();
+        let mut program = Program::on(&world.one);
+        program.does("f = open('log', 'r'); fcntl.flock(f, fcntl.LOCK_EX)");
+        send(world.one.daemon(), libc::SIGKILL);
+        let mut other = Program::on(&world.two);
+        other.does("f = os.open('log', os.O_WRONLY | os.O_APPEND)");
+        assert_eq!(other.ask("os.write(f, b'next')"), answer, "{keys}");
+        assert_eq!(world.inode() != before, fenced, "{keys}");
+    }
+}
+
+/// Where the lock is, in the daemon's hands, and the daemon comes to its end while others wait.
+#[test]
+fn a_new_daemon_goes_on_where_the_old_one_was_killed() {
+    let world = World::new("");
+    append(&world.one, "one");
+    let mut program = Program::on(&world.one);
+    program.does("f = os.open('log', os.O_RDWR)");
+    send(world.one.daemon(), libc::SIGKILL);
+    let third = Mount::new(world.source.path());
+    let took = append(&third, "three");
+    assert!(took < STALE, "{took:?}");
+    assert_eq!(world.text(), "one\nthree\n");
+}
