@@ -229,11 +229,12 @@ fn logged(field: &Field) -> String {
         .map(|path| std::fs::read_to_string(path).unwrap_or_default())
         .collect();
     let count = |word: &str| logs.lines().filter(|line| line.contains(word)).count();
+    let again = count("is not in the file, and is made again");
     format!(
-        "logged: {} turns broken, {} files fenced, {} turns lost",
-        count("broke"),
-        count("fence"),
-        count("lost"),
+        "logged: {} turns broken, {} files fenced, {} turns lost, {again} appends made again",
+        count("broke turn"),
+        count("fenced after turn"),
+        count("was ended by another host"),
     )
 }
 
