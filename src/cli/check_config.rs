@@ -2,7 +2,6 @@
 //! does, or which rule a path falls under.
 
 use std::error::Error;
-use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,11 +21,8 @@ pub fn run(args: &CheckConfigArgs) -> Result<ExitCode, Box<dyn Error>> {
     for path in &args.paths {
         text.push_str(&checked.line_for(path)?);
     }
-    match io::stdout().write_all(text.as_bytes()) {
-        // A reader such as `head` has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        result => result.map(|()| ExitCode::SUCCESS).map_err(Into::into),
-    }
+    super::print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The rules, and where they come from.

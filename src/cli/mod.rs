@@ -1,13 +1,18 @@
 //! The command line: what can be asked for, and the dispatch to one module for each subcommand.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+pub mod bare;
 pub mod check_config;
 pub mod demo;
+pub mod doctor;
+pub mod locks;
 pub mod mount;
+pub mod mount_table;
 
 /// Mount a directory so that programs on many hosts update its files safely, even on NFS.
 #[derive(Debug, Parser)]
@@ -37,6 +42,10 @@ enum Command {
     Demo(DemoArgs),
     /// Check a rule file and say in words what each rule does
     CheckConfig(CheckConfigArgs),
+    /// List the locks that are held under a directory, and by whom
+    Locks(LocksArgs),
+    /// Test whether a directory and this host are fit for dotlockfs, and say what to do if not
+    Doctor(DoctorArgs),
 }
 
 /// Arguments of the mount itself, the default command.
@@ -94,6 +103,31 @@ pub struct CheckConfigArgs {
     pub paths: Vec<PathBuf>,
 }
 
+/// Arguments of `dotlockfs locks`.
+#[derive(Debug, Args)]
+#[command(after_long_help = locks::HELP)]
+pub struct LocksArgs {
+    /// A directory, on the file system itself or in a mount of dotlockfs
+    pub dir: PathBuf,
+    /// Show also files whose lock is free
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `dotlockfs doctor`.
+#[derive(Debug, Args)]
+#[command(after_long_help = doctor::HELP)]
+pub struct DoctorArgs {
+    /// The directory to guard, or a mount of dotlockfs
+    pub dir: PathBuf,
+    /// Write JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Runs the command and gives the exit status of the process: 0 for success, 1 for a failure
 /// that was reported, 2 for arguments that could not be understood.
 pub fn main() -> ExitCode {
@@ -101,6 +135,8 @@ pub fn main() -> ExitCode {
     let outcome = match (cli.command, cli.mount) {
         (Some(Command::Demo(args)), _) => demo::run(&args),
         (Some(Command::CheckConfig(args)), _) => check_config::run(&args),
+        (Some(Command::Locks(args)), _) => locks::run(&args),
+        (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (None, Some(args)) => mount::run(args),
         (None, None) => unreachable!("clap asks for SOURCE and MOUNTPOINT"),
     };
@@ -110,5 +146,14 @@ pub fn main() -> ExitCode {
             eprintln!("dotlockfs: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Writes a command's whole answer to standard output.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // A reader such as `head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }

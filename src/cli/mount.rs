@@ -2,6 +2,7 @@
 //! unmounted.
 
 mod daemon;
+mod dead;
 mod session;
 
 use std::error::Error;
@@ -9,7 +10,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use super::MountArgs;
@@ -17,6 +19,7 @@ use crate::backing;
 use crate::config::error::shown;
 use crate::config::{self, MountOptions, Rules};
 use crate::sys;
+use dead::Dead;
 
 /// What the checks have made of the arguments.
 struct Plan {
@@ -25,6 +28,8 @@ struct Plan {
     /// The source's root, opened before anything is mounted over it.
     root: OwnedFd,
     mountpoint: PathBuf,
+    /// A mount of an earlier daemon there.
+    dead: Option<Dead>,
     options: MountOptions,
     rules: Rules,
     log_level: log::LevelFilter,
@@ -49,8 +54,29 @@ pub fn run(args: MountArgs) -> Result<ExitCode, Box<dyn Error>> {
 fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
     let options = config::options::parse(&args.options)?;
     backing::check_proc()?;
-    let (root, source) = open_source(&args.source)?;
-    let mountpoint = check_mountpoint(&args.mountpoint)?;
+    let no_source = |error| unusable(&args.source, "cannot use it as the source", &error);
+    let source = fs::canonicalize(&args.source).map_err(no_source)?;
+    let no_mountpoint = |error| unusable(&args.mountpoint, "cannot mount there", &error);
+    let mountpoint = fs::canonicalize(&args.mountpoint).map_err(no_mountpoint)?;
+    let dead = dead::find(&mountpoint)?;
+    let root = match &dead {
+        Some(dead) if mountpoint == source => open_below(dead, &source)?,
+        _ => open_source(&source).map_err(|error| match is_not_connected(&error) {
+            true => format!(
+                "{0}: the daemon of the mount there has ended; start that again first, or end it: \
+                 umount -l {0}",
+                shown(&source)
+            ),
+            false => no_source(error),
+        })?,
+    };
+    if dead.is_none() && !fs::metadata(&mountpoint).map_err(no_mountpoint)?.is_dir() {
+        return Err(format!(
+            "{}: cannot mount there: Not a directory",
+            shown(&mountpoint)
+        )
+        .into());
+    }
     if mountpoint != source && mountpoint.starts_with(&source) {
         return Err(format!(
             "{}: lies within the source {}, so the mount would hold itself; choose a mountpoint \
@@ -75,10 +101,22 @@ fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
         )
         .into());
     }
-    let rules = rules(args.config.as_deref(), &options, &source)?;
+    let file = args.config.as_deref().or(options.config.as_deref());
+    let rules = rules(file, &options, &source, |file| {
+        // What would be read by way of a dead mount is reached below it.
+        let file = std::path::absolute(file).ok()?;
+        let leads_out = |component| component == Component::ParentDir;
+        let within = file.strip_prefix(&source).ok();
+        let within = within.or_else(|| {
+            let shown_there = dead.is_some().then_some(&mountpoint)?;
+            file.strip_prefix(shown_there).ok()
+        })?;
+        (!within.components().any(leads_out)).then(|| bare(&root).join(within))
+    })?;
     Ok(Plan {
         root,
         mountpoint,
+        dead,
         rules,
         log_level: options.log_level.unwrap_or(args.log_level),
         threads: usize::from(args.threads),
@@ -94,46 +132,72 @@ fn unusable(path: &Path, what: &str, error: &io::Error) -> String {
     format!("{}: {what}: {reason}", shown(path))
 }
 
-fn open_source(source: &Path) -> Result<(OwnedFd, PathBuf), Box<dyn Error>> {
-    let fail = |error| unusable(source, "cannot use it as the source", &error);
-    let path = fs::canonicalize(source).map_err(fail)?;
+/// Opens the source, which must not be in a dead mount.
+fn open_source(source: &Path) -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let cwd = fs::File::open("/")?;
-    let root = sys::fs::openat(cwd, &sys::c_name(path.as_os_str())?, flags, 0).map_err(fail)?;
-    Ok((root, path))
+    let root = sys::fs::openat(cwd, &sys::c_name(source.as_os_str())?, flags, 0)?;
+    // The kernel may remember a dead mount's attributes.
+    sys::fs::statx(&root, c"", libc::AT_STATX_FORCE_SYNC)?;
+    Ok(root)
 }
 
-fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    let fail = |error: io::Error| {
-        if error.raw_os_error() == Some(libc::ENOTCONN) {
-            return format!(
-                "{0}: a file system whose daemon has ended is still mounted there; run: umount -l {0}",
-                shown(mountpoint)
-            );
-        }
-        unusable(mountpoint, "cannot mount there", &error)
+/// Opens the source below the dead mount over it.
+fn open_below(dead: &Dead, source: &Path) -> Result<OwnedFd, String> {
+    let fail = |error: io::Error| match error.raw_os_error() {
+        Some(libc::EPERM) => format!(
+            "{0}: the daemon of the mount over this directory has ended, and only root{1} can go on \
+             in its place; end it: {2} {0}",
+            shown(source),
+            match sys::creds::euid() {
+                0 => " with the right to mount",
+                _ => "",
+            },
+            match sys::creds::euid() {
+                0 => "umount -l",
+                _ => "fusermount3 -u -z",
+            }
+        ),
+        _ => unusable(
+            source,
+            "the directory below the dead mount there cannot be reached",
+            &error,
+        ),
     };
-    let path = fs::canonicalize(mountpoint).map_err(fail)?;
-    if !fs::metadata(&path).map_err(fail)?.is_dir() {
-        return Err(format!("{}: cannot mount there: Not a directory", shown(mountpoint)).into());
+    if sys::creds::euid() != 0 {
+        return Err(fail(io::Error::from_raw_os_error(libc::EPERM)));
     }
-    Ok(path)
+    dead.open_below().map_err(fail)
 }
 
-/// The rules: those of the command line, else those at the root of the source, else none.
+fn is_not_connected(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOTCONN)
+}
+
+/// A path by which the source is reached, whatever is mounted over it.
+fn bare(root: &OwnedFd) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(backing::proc_path(root).to_bytes()))
+}
+
+/// The rules: those of the command line, else those at the root of the source, else none. `below`
+/// gives another way to a file in the source.
 fn rules(
     file: Option<&Path>,
     options: &MountOptions,
     source: &Path,
+    below: impl Fn(&Path) -> Option<PathBuf>,
 ) -> Result<Rules, Box<dyn Error>> {
-    let file = file.or(options.config.as_deref());
+    let load = |file: &Path| match below(file) {
+        Some(at) => Rules::load_at(&at, file),
+        None => Rules::load(file),
+    };
     match (file, options.guard.is_empty()) {
         (Some(_), false) => {
             Err("a rule file and -o guard=... exclude each other; give one of them".into())
         }
-        (Some(file), true) => Ok(Rules::load(file)?),
+        (Some(file), true) => Ok(load(file)?),
         (None, false) => Ok(Rules::from_globs(&options.guard)?),
-        (None, true) => match Rules::load(&source.join(OsStr::new(config::FILE_NAME))) {
+        (None, true) => match load(&source.join(config::FILE_NAME)) {
             Err(error) if error.is_not_found() => Ok(Rules::everything()),
             other => Ok(other?),
         },

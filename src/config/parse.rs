@@ -68,13 +68,13 @@ struct Limits {
     words: &'static str,
 }
 
-/// Reads a rule file from disk.
-pub(super) fn file(path: &Path) -> Result<Rules, ConfigError> {
+/// Reads a rule file from disk, at the place `at`; `path` is for messages.
+pub(super) fn file(at: &Path, path: &Path) -> Result<Rules, ConfigError> {
     let unreadable = |error| ConfigError::unreadable(path, error);
     // O_NONBLOCK: opening a FIFO must not wait for a writer; it is refused below.
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK);
-    let file = options.open(path).map_err(unreadable)?;
+    let file = options.open(at).map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(ConfigError::unusable(path, "not a regular file"));
     }

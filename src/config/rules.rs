@@ -232,7 +232,13 @@ impl Rules {
     /// Reads a rule file: a regular file of at most 1 MiB, in UTF-8. A file that does not
     /// exist is an error too ([`ConfigError::is_not_found`]).
     pub fn load(path: &Path) -> Result<Rules, ConfigError> {
-        parse::file(path)
+        parse::file(path, path)
+    }
+
+    /// The same for a file that is reached in another way than by its path, which is only for
+    /// messages then.
+    pub fn load_at(at: &Path, path: &Path) -> Result<Rules, ConfigError> {
+        parse::file(at, path)
     }
 
     /// One rule for the patterns of the mount option `guard=GLOB[:GLOB...]`, with the

@@ -577,8 +577,12 @@ impl Overlay {
                 Ok(0) => break,
                 Ok(len) => done += len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) if done > 0 => break,
+                Err(error) if done > 0 => {
+                    handle.note_failure(&error);
+                    break;
+                }
                 Err(error) => {
+                    handle.note_failure(&error);
                     handle.lock_is_ours()?;
                     return Err(error);
                 }

@@ -168,6 +168,15 @@ impl Handle {
         }
     }
 
+    /// A change of the file through it has failed.
+    pub fn note_failure(&self, error: &io::Error) {
+        let hold = self.hold.lock();
+        let guard = hold.as_ref().map(Hold::guard);
+        if let Some(guard) = guard.or_else(|| self.guarded()?.known_guard()) {
+            guard.note_failure(error);
+        }
+    }
+
     /// The program is about to change the file through it.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,6 +15,11 @@ use crate::backing::{Kind, proc_path};
 use crate::lock::{LockNames, RealDirectory, part};
 use crate::sys;
 use crate::sys::fs::{SetTime, Stat};
+
+/// The extended attribute, in no list, by which a mount tells the process that serves it, and the
+/// descriptor that this process has open on the directory below: two decimal numbers with a blank
+/// between them. Every file of the mount has it.
+pub const DAEMON: &str = "user.dotlockfs.daemon";
 
 /// The longest list of names of extended attributes (`XATTR_LIST_MAX` of linux/limits.h).
 const XATTR_LIST_MAX: usize = 65536;
@@ -174,10 +179,24 @@ impl Overlay {
         name: &OsStr,
         size: u32,
     ) -> io::Result<Xattr> {
+        if name == DAEMON {
+            return self.daemon(size);
+        }
         let name = sys::c_name(name)?;
         self.with_path(req, ino, |path| {
             read_xattr(size, |buffer| sys::fs::getxattr(path, &name, buffer))
         })
+    }
+
+    /// Where the directory below the mount is to be found.
+    fn daemon(&self, size: u32) -> io::Result<Xattr> {
+        let root = self.nodes.root().reach()?;
+        let text = format!("{} {}", std::process::id(), root.as_raw_fd());
+        match size as usize {
+            0 => Ok(Xattr::Size(text.len() as u32)),
+            size if size < text.len() => Err(io::Error::from_raw_os_error(libc::ERANGE)),
+            _ => Ok(Xattr::Value(text.into_bytes())),
+        }
     }
 
     pub(super) fn list_xattrs(&self, req: &Request, ino: INodeNo, size: u32) -> io::Result<Xattr> {

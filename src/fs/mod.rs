@@ -39,6 +39,7 @@ use crate::lock::Owner;
 use crate::sys;
 use below::Below;
 use handles::Handles;
+pub use meta::DAEMON;
 use nodes::{Node, Nodes};
 use reading::Reading;
 use versions::Versions;

@@ -86,6 +86,8 @@ impl Move {
             // Unless the answer was lost, it is still there.
             let back = sys::fs::renameat2(&*new_dir, &staged, &*old_dir, &from.c_name, 0);
             if back.is_ok() || look(&new_dir, &to.c_name).ok() != Some(moved) {
+                // What is staged under a name of its own may still be put in its place, late.
+                guard.note_failure(&error);
                 return Err(error);
             }
         }
@@ -232,6 +234,7 @@ impl Overlay {
         self.replace_files(&[guard], (kind, &opener), &|| {
             guard.may_begin()?;
             sys::fs::renameat2(dir, private.name(), dir, &name, 0)
+                .inspect_err(|error| guard.note_failure(error))
         })?;
         private.published();
         guard.still_ours()

@@ -162,7 +162,13 @@ impl Filesystem for Mounted {
                 }
                 let may_begin = || guard.map_or(Ok(()), Guard::may_begin);
                 let handle = handle.as_deref();
-                let stat = overlay.change(&changed, handle, &changes, tid, may_begin)?;
+                let stat = overlay
+                    .change(&changed, handle, &changes, tid, may_begin)
+                    .inspect_err(|error| {
+                        if let Some(guard) = guard {
+                            guard.note_failure(error);
+                        }
+                    })?;
                 drop(assumed);
                 guard.map_or(Ok(()), Guard::still_ours)?;
                 if let Some(handle) = handle.filter(|_| size.is_some()) {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::file::{GuardedFile, Target};
 use super::permit::Permit;
-use super::queue::{Guard, Job, Place, Waiter, Work};
+use super::queue::{Guard, Job, Place, Waiter, Work, may_come_late};
 use super::records;
 use crate::backing::Kind;
 use crate::lock::Identity;
@@ -318,18 +318,7 @@ impl Written {
     /// Whether something failed in such a way that it may be done all the same, later.
     pub(super) fn may_come_late(&self) -> bool {
         self.0.iter().any(|(_, outcome)| match outcome {
-            Outcome::Sent(_, Err(error)) => !matches!(
-                error.raw_os_error(),
-                Some(
-                    libc::ENOSPC
-                        | libc::EDQUOT
-                        | libc::EFBIG
-                        | libc::EROFS
-                        | libc::EACCES
-                        | libc::EPERM
-                        | libc::ESTALE
-                )
-            ),
+            Outcome::Sent(_, Err(error)) => may_come_late(error),
             _ => false,
         })
     }

@@ -39,6 +39,8 @@ pub struct Mending<'a> {
     pub label: &'a str,
     /// The turn that has inherited the duty.
     pub turn: u64,
+    /// The claim that holds it.
+    pub claim: &'a CStr,
     /// Whether that turn may still do something.
     pub is_prompt: &'a dyn Fn() -> io::Result<()>,
     /// How the copy takes the place of the file.
@@ -61,15 +63,15 @@ impl Mending<'_> {
     pub fn mend(&self) -> io::Result<()> {
         (self.is_prompt)()?;
         let (dir, names) = (self.dir, self.names);
-        fence::retract(dir, names, boottime())?;
-        let newest = fence::newest(dir, names, boottime())?;
+        fence::retract(dir, names, self.at(), self.is_prompt)?;
+        let newest = fence::newest(dir, names, self.at())?;
         if let Some((k, fence)) = &newest {
             let completed = fence::complete(dir, fence, |staged| self.put(staged, fence))?;
             if completed {
                 log::info!("{}: completed fence {k} of another host", self.label);
             }
         }
-        fence::sweep(dir, names, boottime())?;
+        fence::sweep(dir, names, self.at(), self.is_prompt)?;
         if self.rule.fence == Policy::Off {
             log::warn!("{}: goes on without a fence, as its rule says", self.label);
             return Ok(());
@@ -80,18 +82,24 @@ impl Mending<'_> {
         if now.size > self.rule.fence_limit {
             return self.too_large(now.size);
         }
-        let staged = names.stage(rand::random());
+        let number = rand::random();
+        let (making, staged) = (names.copy(number), names.stage(number));
         let (k, last) = newest.map_or((0, 0), |(k, fence)| (k, fence.turn));
-        let fenced = self.fence(&staged, k + 1, last);
+        let fenced = self.fence(&making, &staged, k + 1, last);
         if fenced.is_err() {
             // Unless it was published: then whoever mends next needs it.
-            let unpublished = fence::newest(dir, names, boottime())
+            let unpublished = fence::newest(dir, names, self.at())
                 .is_ok_and(|newest| newest.is_none_or(|(_, fence)| fence.staged != staged));
             if unpublished {
+                let _ = dir.remove(&making);
                 let _ = dir.remove(&staged);
             }
         }
         fenced
+    }
+
+    fn at(&self) -> fence::At<'_> {
+        (self.claim, boottime())
     }
 
     fn too_large(&self, size: u64) -> io::Result<()> {
@@ -108,11 +116,12 @@ impl Mending<'_> {
         Ok(())
     }
 
-    fn fence(&self, staged: &CStr, k: u64, last: u64) -> io::Result<()> {
+    fn fence(&self, making: &CStr, staged: &CStr, k: u64, last: u64) -> io::Result<()> {
         let (dir, names) = (self.dir, self.names);
-        let Some(copy) = self.copy(staged, last)? else {
+        let Some(copy) = self.copy(making, last)? else {
             return Ok(());
         };
+        dir.rename(making, staged)?;
         let fence = Fence {
             turn: self.turn,
             old: copy.old.ino,
@@ -126,7 +135,10 @@ impl Mending<'_> {
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }
         (self.is_prompt)()?;
-        fence::complete(dir, &fence, |staged| self.put(staged, &fence))?;
+        if !fence::complete(dir, &fence, |staged| self.put(staged, &fence))? {
+            // A later mender has been here.
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        }
         fence::clean(dir, names, k);
         log::warn!(
             "{}: fenced after turn {} was broken: {} bytes were copied (fence {k})",
@@ -150,7 +162,7 @@ impl Mending<'_> {
     }
 
     /// Step: copies the file, up to where it is whole. `None` where there is no file any more.
-    fn copy(&self, staged: &CStr, last: u64) -> io::Result<Option<Copy>> {
+    fn copy(&self, making: &CStr, last: u64) -> io::Result<Option<Copy>> {
         let kind = Kinds::default().of(0, self.dir.fd())?;
         // Not by the client's pages; see Overlay::flags_below.
         let direct = if kind == Kind::Nfs { libc::O_DIRECT } else { 0 };
@@ -162,7 +174,7 @@ impl Mending<'_> {
             let before = look()?;
             let size = self.whole(&source, &before, last)?;
             let new = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | direct;
-            let copy = sys::fs::openat(self.dir.fd(), staged, new, 0o600)?;
+            let copy = sys::fs::openat(self.dir.fd(), making, new, 0o600)?;
             copy::data(&source, &copy, size)?;
             copy::attributes(&source, &copy, &before)?;
             sys::fs::set_times(&copy, SetTime::To(before.atime), SetTime::To(before.mtime))?;
@@ -170,7 +182,7 @@ impl Mending<'_> {
             let after = look()?;
             let named = self.dir.look(self.name)?;
             if named.map(Identity::from) != Some(before.into()) {
-                self.dir.remove(staged)?;
+                self.dir.remove(making)?;
                 return Ok(None);
             }
             let new = sys::fs::statx(&copy, c"", libc::AT_STATX_FORCE_SYNC)?;
@@ -181,7 +193,7 @@ impl Mending<'_> {
                     new: new.into(),
                 }));
             }
-            self.dir.remove(staged)?;
+            self.dir.remove(making)?;
         }
         log::error!("{}: changes all the while it is copied", self.label);
         Err(io::Error::from_raw_os_error(libc::EAGAIN))

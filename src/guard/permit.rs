@@ -78,7 +78,12 @@ impl Permit for UnderTurn<'_> {
     fn fate(&self, place: Place) -> io::Result<Fate> {
         let (guard, names) = (self.guard, self.turns.names());
         guard.as_actor(self.caller, self.turn.actor, || {
-            fence::fate(&*guard.dir, names, (place.turn, place.ino), boottime())
+            fence::fate(
+                &*guard.dir,
+                names,
+                (place.turn, place.ino),
+                (&self.turn.claim, boottime()),
+            )
         })
     }
 

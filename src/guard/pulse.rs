@@ -3,21 +3,27 @@
 //! Nobody breaks a turn before its claim has shown no sign of life for `stale_after`. So what is
 //! answered within half of that after the last sign was done while the turn was ours, and costs no
 //! further call. Later (the host was paused, the network cut, the server slow) the turn is *slow*:
-//! an answer waits for a fresh look whether the turn is over, and no further update begins under
+//! an answer waits for a fresh look whether the turn is still the newest, and no further update begins under
 //! it, since a breaker's link may be on its way.
 
+use std::ffi::CString;
 use std::io;
 use std::time::Duration;
 
 use super::queue::Guard;
-use crate::lock::{Directory, LockNames};
+use crate::lock::turns::Actor;
+use crate::lock::{LockNames, Turns};
 use crate::sys::process::boottime;
 
 /// The turn that a guard holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pulse {
     /// Its number.
     pub turn: u64,
+    /// Whose claim holds it.
+    pub actor: Actor,
+    /// That claim.
+    pub claim: CString,
     /// When its last sign of life was sent, or earlier.
     pub sign: Duration,
     /// It has been slow at some time. A sign of life after that undoes nothing: a breaker may have
@@ -49,12 +55,12 @@ impl Guard {
 
     /// The number of the turn that is held; 0 where none is.
     pub(super) fn turn_number(&self) -> u64 {
-        self.pulse.lock().map_or(0, |pulse| pulse.turn)
+        self.pulse.lock().as_ref().map_or(0, |pulse| pulse.turn)
     }
 
     /// Whether the turn is slow, or there is none.
     pub(super) fn is_slow(&self) -> bool {
-        self.pulse.lock().is_none_or(|pulse| {
+        self.pulse.lock().as_ref().is_none_or(|pulse| {
             pulse.slow || boottime().saturating_sub(pulse.sign) >= self.rule.stale_after / 2
         })
     }
@@ -88,12 +94,12 @@ impl Guard {
             return Ok(());
         }
         let lost = || io::Error::from_raw_os_error(libc::EIO);
-        let Some(pulse) = *self.pulse.lock() else {
+        let Some(pulse) = self.pulse.lock().clone() else {
             return Err(lost());
         };
-        match self.look_for_end(pulse.turn) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
+        match self.is_newest(&pulse) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
                 self.lose(pulse.turn);
                 Err(lost())
             }
@@ -112,20 +118,10 @@ impl Guard {
         self.queue.lock().under_a_lock_file
     }
 
-    /// Whether a turn is over; fresh.
-    fn look_for_end(&self, turn: u64) -> io::Result<bool> {
-        let done = LockNames::new(&self.key().name).done(turn);
-        let _own = self
-            .shared
-            .credentials
-            .assume(self.shared.credentials.own());
-        let seen = self.dir.identity(&done).or_else(|_| {
-            // The server may know somebody else better than us.
-            let caller = self.callers.lock().values().next().cloned();
-            let caller = caller.ok_or_else(|| io::Error::from_raw_os_error(libc::EACCES))?;
-            let _assumed = self.shared.credentials.assume(&caller)?;
-            self.dir.identity(&done)
-        });
-        Ok(seen?.is_some())
+    /// Whether the turn is the newest, and not over; fresh.
+    fn is_newest(&self, pulse: &Pulse) -> io::Result<bool> {
+        let names = LockNames::new(&self.key().name);
+        let _assumed = self.act_as(pulse.actor);
+        Turns::is_newest(&*self.dir, &names, (pulse.turn, &pulse.claim), boottime())
     }
 }

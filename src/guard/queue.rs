@@ -62,6 +62,8 @@ pub struct Guard {
     pub(super) noted: AtomicBool,
     /// It has been said that the directory is not writable.
     pub(super) warned: AtomicBool,
+    /// A call on the file has failed in such a way that it may be done all the same, later.
+    tainted: AtomicBool,
     /// The turn that is held.
     pub(super) pulse: Mutex<Option<Pulse>>,
     retired: AtomicBool,
@@ -245,6 +247,15 @@ impl Job {
     }
 }
 
+/// Whether a call that failed with this error may be done all the same, later: a server that did
+/// not answer in time may still have it. (A file system that refuses does so for good.)
+pub(super) fn may_come_late(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::ETIMEDOUT | libc::EREMOTEIO | libc::ECONNRESET) | None
+    )
+}
+
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard")
@@ -286,6 +297,7 @@ impl Guard {
             announced: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             warned: AtomicBool::new(false),
+            tainted: AtomicBool::new(false),
             pulse: Mutex::new(None),
             retired: AtomicBool::new(false),
             replacing: Mutex::new(()),
@@ -426,6 +438,19 @@ impl Guard {
             flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY,
             0,
         )
+    }
+
+    /// A call on the file under the turn has failed with this error. If that leaves open whether
+    /// it is done later, the turn must not end well, so that the file is fenced against it.
+    pub fn note_failure(&self, error: &io::Error) {
+        if may_come_late(error) {
+            self.tainted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether such a call was noted under the turn that ends now.
+    pub(super) fn take_taint(&self) -> bool {
+        self.tainted.swap(false, Ordering::AcqRel)
     }
 
     /// Renames another name in the directory to that of the guard.
@@ -620,7 +645,7 @@ impl Guard {
     fn look_once_more(&self, turns: &mut Turns) {
         for actor in turns.actors() {
             if let Some(_assumed) = self.act_as(actor)
-                && let Err(error) = turns.discover(&*self.dir, boottime, KEEP_OLD / 5)
+                && let Err(error) = turns.discover(&*self.dir, actor, boottime, KEEP_OLD / 5)
             {
                 log::debug!("{}: old names may stay: {error}", self.label);
             }
@@ -709,12 +734,16 @@ impl Guard {
     }
 
     /// Whether the directory of the file is gone, so that the file has no name that others could
-    /// reach it by.
+    /// reach it by. `ESTALE` does not say so: a server that is just being restarted gives it too.
     pub(super) fn directory_is_gone(&self) -> bool {
-        match crate::sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC) {
-            Ok(stat) => stat.nlink == 0,
-            Err(error) => error.raw_os_error() == Some(libc::ESTALE),
-        }
+        let stat = sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
+        stat.is_ok_and(|stat| stat.nlink == 0)
+    }
+
+    /// Whether the server does not know the directory of the file.
+    pub(super) fn directory_is_stale(&self) -> bool {
+        let stat = sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
+        stat.is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE))
     }
 
     /// Opens the file that the name refers to now.

@@ -43,6 +43,9 @@ pub(super) const LONGEST_TURN: Duration = Duration::from_millis(250);
 const WHILE_HELD: Duration = Duration::from_millis(100);
 /// How long an append waits for a lock file that a program on this host has made.
 const APPEND_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a directory may be unknown to the server, before it is taken to be gone for good:
+/// longer than a restart and the grace period after it.
+const LONGEST_END: Duration = Duration::from_secs(120);
 /// So many lock files of other programs are remembered at the most.
 const MANY_FOREIGN: usize = 4096;
 /// The most that one batch holds.
@@ -110,6 +113,7 @@ impl Guard {
             rule: &self.rule,
             label: &self.label,
             turn: turn.n,
+            claim: &turn.claim,
             is_prompt: &|| self.is_prompt(),
             put: &put,
         };
@@ -213,6 +217,8 @@ impl Guard {
         };
         self.set_pulse(Some(Pulse {
             turn: turn.n,
+            actor: turn.actor,
+            claim: turn.claim.clone(),
             sign: turn.sign,
             slow: false,
         }));
@@ -644,8 +650,11 @@ impl Guard {
     /// Ends the turn, and the dotlock within it, however long that takes: as long as the end is
     /// not there, others wait for us.
     fn end_turn(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) {
+        let slow = self.is_slow();
+        let inherits = self.take_taint() || turn.inherits;
         self.set_pulse(None);
         self.noted.store(false, Ordering::Release);
+        let began = boottime();
         let mut pause = FIRST_PAUSE;
         let mut actor = turn.actor;
         loop {
@@ -660,12 +669,12 @@ impl Guard {
                         self.label
                     );
                 }
-                if turn.inherits {
+                if inherits {
                     // What it has not mended whoever comes next must.
                     let given_back = turns.give_back(&*self.dir, turn, boottime());
                     return given_back.map(|()| Ended::Clean);
                 }
-                turns.end(&*self.dir, turn, boottime())
+                turns.end(&*self.dir, turn, (boottime(), slow))
             });
             let error = match ended {
                 Ok(Ended::Clean) => return,
@@ -674,6 +683,13 @@ impl Guard {
                     return;
                 }
                 Err(error) if is_gone(&error) && self.directory_is_gone() => return,
+                Err(error) if boottime() >= began + LONGEST_END && self.directory_is_stale() => {
+                    log::error!(
+                        "{}: its directory is gone from the server, and the lock with it: {error}",
+                        self.label
+                    );
+                    return;
+                }
                 Err(error) => error,
             };
             if pause == FIRST_PAUSE {

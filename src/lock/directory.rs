@@ -18,6 +18,9 @@ use crate::sys::fs::{SetTime, Stat, Timestamp};
 /// How often a file may be replaced elsewhere while its name is looked up.
 const REPLACED_AGAIN: usize = 10;
 
+/// How often a directory is listed when the listing turns out to be an old one.
+const LISTED_AGAIN: usize = 5;
+
 /// Which file a name refers to. Within one file system the inode number says it; a claim is
 /// never reused after its removal, and while a name of it exists the number cannot come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,13 +87,15 @@ pub trait Directory {
     fn annotate(&self, name: &CStr, offset: u64, text: &[u8]) -> io::Result<()>;
 
     /// The protocol's names of one file, from a listing of the directory that is no older than
-    /// `max_age` at the time `now`; and when that listing began.
+    /// `max_age` at the time `now`; and when that listing began. That it is fresh is not taken on
+    /// trust: another name of `claim` is made before, and must be in it.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Those of the file system; `ENOENT` or `ESTALE` where the claim is gone.
     fn steps(
         &self,
         names: &LockNames,
+        claim: &CStr,
         now: Duration,
         max_age: Duration,
     ) -> io::Result<(Vec<(Step, CString)>, Duration)>;
@@ -173,6 +178,42 @@ impl RealDirectory {
 }
 
 impl RealDirectory {
+    /// The protocol's names of one file, as a listing shows them, for those whom it need not show
+    /// the newest.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn listed(&self, names: &LockNames) -> io::Result<Vec<(Step, CString)>> {
+        Ok(self.list(Duration::ZERO)?.steps(names))
+    }
+
+    /// A listing that shows a name which was made just before. An NFS client may answer from what
+    /// it has kept; a change of its own makes it ask again, and if it does not, that is seen.
+    fn list_with_witness(
+        &self,
+        names: &LockNames,
+        claim: &CStr,
+        now: Duration,
+    ) -> io::Result<Listing> {
+        for _ in 0..LISTED_AGAIN {
+            let witness = names.witness(rand::random());
+            self.link(claim, &witness)?;
+            let listing = self.list(now);
+            if let Err(error) = self.remove(&witness) {
+                log::debug!("{} may stay: {error}", display(&witness));
+            }
+            let listing = listing?;
+            if listing.shows(names, &witness) {
+                return Ok(listing);
+            }
+            log::warn!(
+                "a listing of the directory of {} was an old one; it is read again",
+                display(&witness)
+            );
+        }
+        Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
+    }
+
     fn list(&self, now: Duration) -> io::Result<Listing> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
         // By way of /proc: "." would take the right to search the directory as well.
@@ -222,6 +263,7 @@ impl Directory for RealDirectory {
     fn steps(
         &self,
         names: &LockNames,
+        claim: &CStr,
         now: Duration,
         max_age: Duration,
     ) -> io::Result<(Vec<(Step, CString)>, Duration)> {
@@ -232,7 +274,7 @@ impl Directory for RealDirectory {
             .filter(|known| known.seen() <= now && now.saturating_sub(known.seen()) < max_age);
         let known = match known {
             Some(known) => known,
-            None => self.list(now)?,
+            None => self.list_with_witness(names, claim, now)?,
         };
         let found = (known.steps(names), known.seen());
         *listing = Some(known);

@@ -15,7 +15,9 @@
 //!   in its place. (Who made it may have gone on to write after that; so one more follows.)
 //! - [`sweep`]: other staged files, which replacements and dead menders have left, are removed: a
 //!   late rename of them over X finds nothing.
-//! - The file is copied to `.X.stage.R`, where R is random, so that the name is used only once.
+//! - The file is copied to `.X.copy.R`, and that is renamed to `.X.stage.R`, where R is random, so
+//!   that the name is used only once. (Were it made under that name, a server that repeats the call
+//!   would make an empty one after it was renamed.)
 //! - [`publish`]: `.X.fence.K` is made of the note by `link(2)`, K being the next number. The first
 //!   one decides what the file is.
 //! - [`complete`]: the copy is renamed over X. However late or often this is done, it is done once.
@@ -30,6 +32,9 @@ use super::names::{LockNames, Step};
 /// How many fences are kept. A holder that sleeps through so many cannot tell any more what became
 /// of its last write.
 const KEPT: u64 = 16;
+
+/// A claim of ours, for the listings that are needed, and the present time.
+pub type At<'a> = (&'a CStr, Duration);
 
 /// A fence, as it is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,17 +104,25 @@ impl Fence {
 fn list(
     dir: &impl Directory,
     names: &LockNames,
-    now: Duration,
+    (claim, now): At<'_>,
 ) -> io::Result<Vec<(Step, CString)>> {
-    Ok(dir.steps(names, now, Duration::ZERO)?.0)
+    Ok(dir.steps(names, claim, now, Duration::ZERO)?.0)
 }
 
-/// Step: no fence can be published any more by whoever had a turn before.
+/// Step: no fence can be published any more by whoever had a turn before. `still_ours` is asked
+/// between the listing and the removals: what a later mender has made since must not be met.
 ///
 /// # Errors
-/// Those of the directory.
-pub fn retract(dir: &impl Directory, names: &LockNames, now: Duration) -> io::Result<()> {
-    for (step, name) in list(dir, names, now)? {
+/// Those of the directory and of `still_ours`.
+pub fn retract(
+    dir: &impl Directory,
+    names: &LockNames,
+    at: At<'_>,
+    still_ours: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let steps = list(dir, names, at)?;
+    still_ours()?;
+    for (step, name) in steps {
         if step == Step::Note {
             dir.remove(&name)?;
         }
@@ -124,9 +137,9 @@ pub fn retract(dir: &impl Directory, names: &LockNames, now: Duration) -> io::Re
 pub fn newest(
     dir: &impl Directory,
     names: &LockNames,
-    now: Duration,
+    at: At<'_>,
 ) -> io::Result<Option<(u64, Fence)>> {
-    let numbers = list(dir, names, now)?.into_iter().filter_map(number);
+    let numbers = list(dir, names, at)?.into_iter().filter_map(number);
     match numbers.max() {
         None => Ok(None),
         Some(k) => Ok(Some((k, read(dir, names, k)?))),
@@ -148,13 +161,21 @@ fn read(dir: &impl Directory, names: &LockNames, k: u64) -> io::Result<Fence> {
     })
 }
 
-/// Step: removes all staged files, now that no fence that was published needs one.
+/// Step: removes all staged files, now that no fence that was published needs one. `still_ours`
+/// as for [`retract`].
 ///
 /// # Errors
-/// Those of the directory.
-pub fn sweep(dir: &impl Directory, names: &LockNames, now: Duration) -> io::Result<()> {
-    for (step, name) in list(dir, names, now)? {
-        if step == Step::Stage {
+/// Those of the directory and of `still_ours`.
+pub fn sweep(
+    dir: &impl Directory,
+    names: &LockNames,
+    at: At<'_>,
+    still_ours: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let steps = list(dir, names, at)?;
+    still_ours()?;
+    for (step, name) in steps {
+        if matches!(step, Step::Stage | Step::Copy) {
             log::info!("removing {}, left behind by a dead holder", display(&name));
             match dir.remove(&name) {
                 // A directory cannot take the place of a file.
@@ -231,9 +252,9 @@ pub fn fate(
     dir: &impl Directory,
     names: &LockNames,
     (turn, ino): (u64, u64),
-    now: Duration,
+    at: At<'_>,
 ) -> io::Result<Fate> {
-    let mut numbers: Vec<u64> = list(dir, names, now)?
+    let mut numbers: Vec<u64> = list(dir, names, at)?
         .into_iter()
         .filter_map(number)
         .collect();
@@ -273,9 +294,10 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    const NOW: Duration = Duration::ZERO;
+    const NOW: At<'_> = (c"claim", Duration::ZERO);
 
     fn open(world: &Path) -> RealDirectory {
+        std::fs::write(world.join("claim"), "").unwrap();
         RealDirectory::new(Arc::new(std::fs::File::open(world).unwrap().into()))
     }
 
@@ -316,7 +338,7 @@ mod tests {
         assert!(publish(&dir, &names, (1, &one), is_ours).unwrap());
         assert!(!publish(&dir, &names, (1, &other), is_ours).unwrap());
         assert_eq!(newest(&dir, &names, NOW).unwrap(), Some((1, one)));
-        let retracting = || retract(&dir, &names, NOW);
+        let retracting = || retract(&dir, &names, NOW, || Ok(()));
         assert!(publish(&dir, &names, (2, &other), retracting).is_err());
         assert_eq!(newest(&dir, &names, NOW).unwrap().unwrap().0, 1);
     }
@@ -358,7 +380,7 @@ mod tests {
         assert!(!complete(&dir, &fence, rename).unwrap());
         assert_eq!(std::fs::read(world.path().join("log")).unwrap(), b"new");
         dir.create(&names.stage(6), b"left").unwrap();
-        sweep(&dir, &names, NOW).unwrap();
+        sweep(&dir, &names, NOW, || Ok(())).unwrap();
         assert!(dir.identity(&names.stage(6)).unwrap().is_none());
     }
 }

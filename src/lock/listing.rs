@@ -4,7 +4,7 @@
 //! serves the others for a moment.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use super::names::{self, LockNames, Step};
@@ -38,6 +38,12 @@ impl Listing {
     /// When the listing began.
     pub fn seen(&self) -> Duration {
         self.seen
+    }
+
+    /// Whether a name of a file is in it.
+    pub fn shows(&self, names: &LockNames, name: &CStr) -> bool {
+        let steps = self.by_base.get(names.base());
+        steps.is_some_and(|steps| steps.iter().any(|(_, shown)| **shown == *name))
     }
 
     /// The names of one file.

@@ -22,7 +22,8 @@
 //!
 //! Read in this order: [`names`], [`record`] (what a claim holds), [`directory`] (the calls, and
 //! how each is made fresh on NFS), [`listing`], [`turns`] (the protocol), [`fence`] (after a turn
-//! was broken), [`dotlock`], [`part`], [`tail`].
+//! was broken), [`dotlock`], [`part`], [`tail`]; and [`survey`], which looks at all
+//! this from outside.
 
 pub mod directory;
 pub mod dotlock;
@@ -31,6 +32,7 @@ pub mod listing;
 pub mod names;
 pub mod part;
 pub mod record;
+pub mod survey;
 pub mod tail;
 pub mod turns;
 

@@ -37,8 +37,12 @@ pub enum Step {
     Part,
     /// `.X.tail.0`
     Tail,
+    /// `.X.copy.K`
+    Copy,
     /// `.X.stage.K`
     Stage,
+    /// `.X.see.K`
+    Witness,
     /// `.X.note.K`
     Note,
     /// `.X.fence.K`
@@ -107,6 +111,16 @@ impl LockNames {
     /// `.X.stage.K`: a file that is made to take the place of X. `number` is a random one.
     pub fn stage(&self, number: u64) -> CString {
         self.with(&format!(".stage.{}", number & RANDOM))
+    }
+
+    /// `.X.copy.K`: a copy of X that is being made. `number` is a random one.
+    pub fn copy(&self, number: u64) -> CString {
+        self.with(&format!(".copy.{}", number & RANDOM))
+    }
+
+    /// `.X.see.K`: a name that a listing must show to be believed. `number` is a random one.
+    pub fn witness(&self, number: u64) -> CString {
+        self.with(&format!(".see.{}", number & RANDOM))
     }
 
     /// `.X.note.K`: the text of a fence that is about to be published. `number` is a random one.
@@ -184,7 +198,9 @@ pub(super) fn parse(name: &[u8]) -> Option<(&[u8], Step)> {
         b"done" => Step::Done(n),
         b"part" if n == 0 => Step::Part,
         b"tail" if n == 0 => Step::Tail,
+        b"copy" => Step::Copy,
         b"stage" => Step::Stage,
+        b"see" => Step::Witness,
         b"note" => Step::Note,
         b"fence" => Step::Fence(n),
         b"kept" => Step::Kept(n),

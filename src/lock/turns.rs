@@ -8,7 +8,7 @@ mod breaking;
 mod cleaning;
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +177,14 @@ impl Turns {
         now: impl Fn() -> Duration,
     ) -> io::Result<Progress> {
         self.prepare_claim(dir, actor, &now)?;
-        match self.newest(dir, &now)? {
+        let newest = match self.newest(dir, actor, &now) {
+            // It was removed behind our back.
+            Err(error) if is_gone(&error) && !self.claims.contains_key(&actor) => {
+                return Ok(Progress::Again);
+            }
+            other => other?,
+        };
+        match newest {
             Newest::Over(n) => self.take(dir, actor, n + 1, now),
             Newest::Taken(n) => {
                 if let Some(holder) = self.holder_of_ours(dir, n)? {
@@ -201,24 +208,25 @@ impl Turns {
     }
 
     /// The newest turn, from memory as long as that is young enough.
-    fn newest(&mut self, dir: &impl Directory, now: impl Fn() -> Duration) -> io::Result<Newest> {
+    fn newest(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        now: impl Fn() -> Duration,
+    ) -> io::Result<Newest> {
         let time = now();
         let fresh = |known: &Option<Known>| known.filter(|known| is_young(known.seen, time));
         if let Some(known) = fresh(&self.known) {
             return Ok(known.newest);
         }
-        if let Some(Known {
-            newest: Newest::Taken(n),
-            ..
-        }) = self.known
-        {
-            self.still_taken(dir, n, time)?;
-        }
-        match fresh(&self.known) {
-            Some(known) => Ok(known.newest),
+        // That an old turn still stands does not say that it is the newest: a late call may have
+        // brought its name back.
+        match self.known {
             // After an error what a listing showed before it is not enough.
-            None if self.known.is_none() && self.began => self.discover(dir, now, Duration::ZERO),
-            None => self.discover(dir, now, KNOWLEDGE / 2),
+            _ if self.known.is_none() && self.began => {
+                self.discover(dir, actor, now, Duration::ZERO)
+            }
+            _ => self.discover(dir, actor, now, KNOWLEDGE / 2),
         }
     }
 
@@ -278,36 +286,42 @@ impl Turns {
     pub fn discover(
         &mut self,
         dir: &impl Directory,
+        actor: Actor,
         now: impl Fn() -> Duration,
         max_age: Duration,
     ) -> io::Result<Newest> {
         let began = now();
-        let (steps, seen) = dir.steps(&self.names, began, max_age)?;
+        let claim = self.claim(actor)?.name.clone();
+        let listed = dir.steps(&self.names, &claim, began, max_age);
+        let (steps, seen) = listed.inspect_err(|error| {
+            if is_gone(error) {
+                // It is made anew by the next attempt, if it is the claim that is gone.
+                self.claims.remove(&actor);
+            }
+        })?;
         let time = now();
         if time.saturating_sub(seen) > SLOWEST_LISTING {
             // Names may have come and gone behind its back.
             log::warn!("listing a directory took too long to take a lock in it");
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }
-        let (mut turn, mut done) = (0, 0);
-        for (step, _) in &steps {
-            match *step {
-                Step::Turn(n) => turn = turn.max(n),
-                Step::Done(n) => done = done.max(n),
-                _ => {}
-            }
-        }
-        let newest = if done >= turn {
-            Newest::Over(done)
-        } else {
-            Newest::Taken(turn)
-        };
+        let newest = newest_of(&steps);
         self.learn(newest, seen);
+        let done = match newest {
+            Newest::Over(n) => n,
+            Newest::Taken(_) => {
+                let ends = steps.iter().filter_map(|(step, _)| match step {
+                    Step::Done(n) => Some(*n),
+                    _ => None,
+                });
+                ends.max().unwrap_or(0)
+            }
+        };
         let old = steps.into_iter().filter_map(|(step, name)| match step {
             // A turn before its end: who finds the turn without its end takes it for a living one.
             Step::Turn(n) if n < done => Some(((n, 0), name)),
             Step::Done(n) if n < done => Some(((n, 1), name)),
-            Step::Kept(_) => Some(((0, 0), name)),
+            Step::Kept(_) | Step::Witness => Some(((0, 0), name)),
             _ => None,
         });
         let mut old: Vec<_> = old.collect();
@@ -409,8 +423,9 @@ impl Turns {
         (n, sign): (u64, Duration),
         now: impl Fn() -> Duration,
     ) -> io::Result<Progress> {
-        let newest = self.discover(dir, &now, Duration::ZERO)?;
-        if newest == Newest::Taken(n) {
+        let newest = self.discover(dir, actor, &now, Duration::ZERO)?;
+        // A second look, in another way.
+        if newest == Newest::Taken(n) && dir.identity(&self.names.done(n))?.is_none() {
             return self.begin(dir, actor, (n, sign), now());
         }
         let turn = self.held(actor, n, now())?;
@@ -468,28 +483,20 @@ impl Turns {
         Ok(over)
     }
 
-    /// Step: whether turn `n` stands and is not over, when what is known of it has grown old.
-    /// Where its name is gone it was over, and cleaned away.
+    /// Step: whether turn `n`, which we have, is ours still: after a time in which it may have been
+    /// broken. That there is no end of it says nothing, since that may have been removed again; it
+    /// must be the newest turn.
     ///
     /// # Errors
     /// Those of the directory.
-    pub fn still_taken(
-        &mut self,
+    pub fn is_newest(
         dir: &impl Directory,
-        n: u64,
-        time: Duration,
+        names: &LockNames,
+        (n, claim): (u64, &CStr),
+        now: Duration,
     ) -> io::Result<bool> {
-        // First the end, then the beginning: names are removed the other way round.
-        if self.is_over(dir, n, time)? {
-            return Ok(false);
-        }
-        let stands = dir.identity(&self.names.turn(n))?.is_some();
-        if stands {
-            self.learn(Newest::Taken(n), time);
-        } else {
-            self.known = None;
-        }
-        Ok(stands)
+        let (steps, _) = dir.steps(names, claim, now, Duration::ZERO)?;
+        Ok(newest_of(&steps) == Newest::Taken(n) && dir.identity(&names.done(n))?.is_none())
     }
 
     /// Which of our claims holds turn `n`, if one of them does.
@@ -545,20 +552,28 @@ impl Turns {
         Ok(claim.refreshed)
     }
 
-    /// Step: ends a turn of ours.
+    /// Step: ends a turn of ours. With `slow` it may have been broken, and others may have come and
+    /// gone since; then what is the newest turn is not known.
     ///
     /// # Errors
     /// Those of the directory; the turn is still held, as far as others can see, and ending it
     /// must be tried again.
-    pub fn end(&mut self, dir: &impl Directory, turn: &Turn, time: Duration) -> io::Result<Ended> {
+    pub fn end(
+        &mut self,
+        dir: &impl Directory,
+        turn: &Turn,
+        (time, slow): (Duration, bool),
+    ) -> io::Result<Ended> {
         let done = self.names.done(turn.n);
         // Until the answer is there nothing is known.
         self.known = None;
         let error = match dir.link(&turn.claim, &done) {
             Ok(()) => {
-                self.learn(Newest::Over(turn.n), time);
+                if !slow {
+                    self.learn(Newest::Over(turn.n), time);
+                    self.ended_well = Some(turn.n);
+                }
                 self.old.push(Old::new(turn, time));
-                self.ended_well = Some(turn.n);
                 return Ok(Ended::Clean);
             }
             Err(error) => error,
@@ -578,7 +593,6 @@ impl Turns {
             // The answer to an earlier call was lost.
             Some(ender) if ender == turn.identity => {
                 self.old.push(Old::new(turn, time));
-                self.ended_well = Some(turn.n);
                 Ok(Ended::Clean)
             }
             Some(_) => Ok(Ended::Broken),
@@ -607,7 +621,8 @@ impl Turns {
         match dir.link(&claim, &self.names.done(turn.n)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => {
-                self.learn(Newest::Over(turn.n), time);
+                // Others may have come and gone since it was the newest.
+                self.known = None;
                 Ok(())
             }
         }
@@ -676,6 +691,23 @@ impl Turns {
     }
 }
 
+/// The newest turn among the names of a file.
+fn newest_of(steps: &[(Step, CString)]) -> Newest {
+    let (mut turn, mut done) = (0, 0);
+    for (step, _) in steps {
+        match *step {
+            Step::Turn(n) => turn = turn.max(n),
+            Step::Done(n) => done = done.max(n),
+            _ => {}
+        }
+    }
+    if done >= turn {
+        Newest::Over(done)
+    } else {
+        Newest::Taken(turn)
+    }
+}
+
 /// Whether what was seen then may be acted upon now.
 fn is_young(seen: Duration, now: Duration) -> bool {
     now.saturating_sub(seen) < KNOWLEDGE
@@ -730,10 +762,11 @@ mod tests {
         fn steps(
             &self,
             names: &LockNames,
+            claim: &CStr,
             now: Duration,
             max_age: Duration,
         ) -> io::Result<(Vec<(Step, CString)>, Duration)> {
-            self.real.steps(names, now, max_age)
+            self.real.steps(names, claim, now, max_age)
         }
         fn create(&self, name: &CStr, contents: &[u8]) -> io::Result<Identity> {
             self.real.create(name, contents)
@@ -806,7 +839,10 @@ mod tests {
             b.attempt(&world.dir, None, boottime).unwrap(),
             Progress::Taken(1)
         );
-        assert_eq!(a.end(&world.dir, &first, boottime()).unwrap(), Ended::Clean);
+        assert_eq!(
+            a.end(&world.dir, &first, (boottime(), false)).unwrap(),
+            Ended::Clean
+        );
         let second = held(b.attempt(&world.dir, None, boottime));
         assert_eq!(second.n, 2);
         assert_eq!(
@@ -814,7 +850,7 @@ mod tests {
             Progress::Taken(2)
         );
         assert_eq!(
-            b.end(&world.dir, &second, boottime()).unwrap(),
+            b.end(&world.dir, &second, (boottime(), false)).unwrap(),
             Ended::Clean
         );
         assert_eq!(
@@ -836,7 +872,10 @@ mod tests {
             };
             assert_eq!(turn.n, 1);
             *world.dir.lose_answer.borrow_mut() = Some((".done.1", errno));
-            assert_eq!(a.end(&world.dir, &turn, boottime()).unwrap(), Ended::Clean);
+            assert_eq!(
+                a.end(&world.dir, &turn, (boottime(), false)).unwrap(),
+                Ended::Clean
+            );
         }
     }
 
@@ -851,7 +890,7 @@ mod tests {
             time.get()
         };
         let turn = held(a.attempt(&world.dir, None, slow_clock));
-        a.end(&world.dir, &turn, boottime()).unwrap();
+        a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         // Number 2 was used and cleaned away while the link that brings it back was under way.
         b.prepare_claim(&world.dir, None, boottime).unwrap();
         std::fs::write(world.folder.path().join(".log.done.7"), "").unwrap();
@@ -885,7 +924,10 @@ mod tests {
         let turn = held(a.attempt(&world.dir, None, boottime));
         std::fs::write(world.folder.path().join(".log.done.1"), "").unwrap();
         assert!(a.is_over(&world.dir, 1, boottime()).unwrap());
-        assert_eq!(a.end(&world.dir, &turn, boottime()).unwrap(), Ended::Broken);
+        assert_eq!(
+            a.end(&world.dir, &turn, (boottime(), false)).unwrap(),
+            Ended::Broken
+        );
     }
 
     #[test]
@@ -893,7 +935,7 @@ mod tests {
         let world = World::new();
         let mut a = world.daemon();
         let turn = held(a.attempt(&world.dir, None, boottime));
-        a.end(&world.dir, &turn, boottime()).unwrap();
+        a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         for entry in std::fs::read_dir(world.folder.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.to_str().unwrap().contains(".claim.") {
@@ -913,7 +955,7 @@ mod tests {
         let mut a = world.daemon();
         for _ in 0..3 {
             let turn = held(a.attempt(&world.dir, None, boottime));
-            a.end(&world.dir, &turn, boottime()).unwrap();
+            a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         }
         assert!(a.clean(&world.dir, None, boottime()).is_some(), "too early");
         assert_eq!(world.names().len(), 6);
@@ -923,12 +965,23 @@ mod tests {
         for name in [".log.turn.1", ".log.done.1", ".log.turn.2"] {
             std::fs::write(world.folder.path().join(name), "").unwrap();
         }
-        a.discover(&world.dir, boottime, Duration::ZERO).unwrap();
-        a.discover(&world.dir, || boottime() + LEFTOVER / 2, Duration::ZERO)
+        a.discover(&world.dir, None, boottime, Duration::ZERO)
             .unwrap();
+        a.discover(
+            &world.dir,
+            None,
+            || boottime() + LEFTOVER / 2,
+            Duration::ZERO,
+        )
+        .unwrap();
         assert_eq!(world.names().len(), 4);
-        a.discover(&world.dir, || boottime() + 2 * LEFTOVER, Duration::ZERO)
-            .unwrap();
+        a.discover(
+            &world.dir,
+            None,
+            || boottime() + 2 * LEFTOVER,
+            Duration::ZERO,
+        )
+        .unwrap();
         assert_eq!(world.names(), [".log.done.3"]);
     }
 
@@ -944,7 +997,7 @@ mod tests {
             b.attempt(&world.dir, None, || start).unwrap(),
             Progress::Taken(1)
         );
-        a.end(&world.dir, &turn, start).unwrap();
+        a.end(&world.dir, &turn, (start, false)).unwrap();
         let mut time = start;
         for _ in 0..4 {
             time += Duration::from_millis(10);
@@ -954,7 +1007,7 @@ mod tests {
                     break turn;
                 }
             };
-            c.end(&world.dir, &turn, time).unwrap();
+            c.end(&world.dir, &turn, (time, false)).unwrap();
         }
         time += KEEP_OLD;
         c.clean(&world.dir, None, time);

@@ -1,7 +1,8 @@
-//! Mounting and unmounting.
+//! Mounting and unmounting, and the mounts that a thread sees.
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use super::check;
 
@@ -36,4 +37,37 @@ pub fn mount(
 pub fn unmount(target: &CStr, flags: i32) -> io::Result<()> {
     // SAFETY: the string is NUL-terminated and outlives the call.
     check(unsafe { libc::umount2(target.as_ptr(), flags) }).map(drop)
+}
+
+/// Gives this thread a mount namespace of its own (`CLONE_NEWNS` of unshare(2)), with copies of
+/// all mounts. It ends with the thread.
+///
+/// # Errors
+/// Those of `unshare(2)`; `EPERM` without `CAP_SYS_ADMIN`.
+pub fn own_namespace() -> io::Result<()> {
+    // SAFETY: takes flags only. Root and working directory of the thread become its own, and
+    // lead to the same places in the copies.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(drop)
+}
+
+/// `open_tree(2)` with `OPEN_TREE_CLONE`: a copy of the mounts at a path and below it, mounted
+/// nowhere, which is there as long as the descriptor (an `O_PATH` one) is open.
+///
+/// # Errors
+/// Those of `open_tree(2)`.
+pub fn copy_tree(dir: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    // As wide as what syscall(2) takes.
+    let flags = flags as libc::c_ulong;
+    // SAFETY: the path is NUL-terminated and outlives the call; a non-negative result is a new
+    // descriptor that nobody else owns.
+    unsafe {
+        let fd = libc::syscall(
+            libc::SYS_open_tree,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
+        );
+        Ok(OwnedFd::from_raw_fd(check(fd as libc::c_int)?))
+    }
 }

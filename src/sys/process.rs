@@ -68,6 +68,9 @@ pub fn bound_free_memory(free_at_end: i32, own_mapping: i32) {
     let _ = (free_at_end, own_mapping);
 }
 
+/// For how many milliseconds [`fork`] waits for threads to be gone that have ended.
+const JOINED_LOOKS: u32 = 1000;
+
 /// Which side of a [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fork {
@@ -83,8 +86,15 @@ pub enum Fork {
 /// Those of `fork(2)`, and `EBUSY` where the process has more than one thread: locks of the
 /// others would stay locked for ever in the child.
 pub fn fork() -> io::Result<Fork> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    let others = || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1);
+    // A thread that was joined is still seen for a moment.
+    let mut looks = 0;
+    while others() {
+        if looks == JOINED_LOOKS {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        looks += 1;
+        std::thread::sleep(Duration::from_millis(1));
     }
     // SAFETY: with one thread the child is a whole copy; nothing is shared that it must not use.
     match check(unsafe { libc::fork() })? {

@@ -24,6 +24,7 @@ mod interrupts;
 mod local_locks;
 mod mail;
 mod reading;
+mod recovery;
 mod replacing;
 mod tools;
 mod truncation;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::interrupt::Failure;
+use crate::cli::mount_table;
 
 /// How long a mount may take to answer.
 const MOUNT_DEADLINE: Duration = Duration::from_secs(30);
@@ -152,53 +153,19 @@ impl Drop for Mount {
 /// Whether something is mounted at this canonical path. Asks the kernel's table, not the path
 /// itself, since a mount whose daemon hangs would not answer.
 pub fn is_mounted(point: &Path) -> bool {
-    mount_table().iter().any(|(mounted, _)| mounted == point)
+    let table = mount_table::read().unwrap_or_default();
+    table.iter().any(|entry| entry.point == point)
 }
 
 /// The type of the file system that holds this canonical path, such as "ext4" or "nfs4".
 pub fn file_system_of(path: &Path) -> Option<String> {
-    mount_table()
+    mount_table::read()
+        .ok()?
         .into_iter()
-        .filter(|(mounted, _)| path.starts_with(mounted))
+        .filter(|entry| path.starts_with(&entry.point))
         // The last of the longest: a later mount at the same place covers an earlier one.
-        .max_by_key(|(mounted, _)| mounted.as_os_str().len())
-        .map(|(_, kind)| kind)
-}
-
-/// Mount points and file system types, in the order in which they were mounted.
-fn mount_table() -> Vec<(PathBuf, String)> {
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    table
-        .split(|&byte| byte == b'\n')
-        .filter_map(parse_mount)
-        .collect()
-}
-
-/// Reads one line of mountinfo: the mount point is its fifth field, the type follows a lone "-".
-fn parse_mount(line: &[u8]) -> Option<(PathBuf, String)> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let point = fields.nth(4)?;
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    let kind = String::from_utf8_lossy(kind).into_owned();
-    Some((
-        PathBuf::from(std::ffi::OsString::from_vec(unescape(point))),
-        kind,
-    ))
-}
-
-/// Undoes the kernel's escapes in mountinfo: a backslash and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        let code = (first == b'\\')
-            .then(|| std::str::from_utf8(tail.get(..3)?).ok())
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        plain.push(code.unwrap_or(first));
-        rest = if code.is_some() { &tail[3..] } else { tail };
-    }
-    plain
+        .max_by_key(|entry| entry.point.as_os_str().len())
+        .map(|entry| entry.kind)
 }
 
 /// Runs the first command that exists here and unmounts.
@@ -257,20 +224,6 @@ fn find_in_path(name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_mountinfo_gives_its_mount_point_and_type() {
-        let line = br"36 35 98:0 /m /mnt/two\040words rw,noatime master:1 - fuse.x /dev/r rw,e=\";
-        let (point, kind) = parse_mount(line).unwrap();
-        assert_eq!(point, Path::new("/mnt/two words"));
-        assert_eq!(kind, "fuse.x");
-        assert_eq!(parse_mount(b""), None);
-    }
-
-    #[test]
-    fn only_whole_escapes_are_undone() {
-        assert_eq!(unescape(br"a\134b\04"), br"a\b\04");
-    }
 
     #[test]
     fn the_root_is_mounted_and_a_fresh_directory_is_not() {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use fuser::{Config, MountOption, Session, SessionACL};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::dead::Dead;
 use super::{Plan, unusable};
 use crate::config::MountOptions;
 use crate::config::error::shown;
@@ -56,6 +57,7 @@ pub(super) fn serve(
         source,
         root,
         mountpoint,
+        dead,
         options,
         rules,
         threads,
@@ -64,7 +66,12 @@ pub(super) fn serve(
     let overlay = Overlay::new(root, rules, options.allow_other)?;
     // Before the mount, so that no signal can end us with the mount left behind.
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let mut session = mount(&overlay, &source, &mountpoint, &options, threads)?;
+    let place = Place {
+        source: &source,
+        mountpoint: &mountpoint,
+        dead: dead.as_ref(),
+    };
+    let mut session = mount(&overlay, &place, &options, threads)?;
     overlay.set_notifier(session.notifier());
     let mut unmounter = session.unmount_callable();
 
@@ -100,6 +107,11 @@ pub(super) fn serve(
             log::warn!("{}", unusable(&mountpoint, "could not unmount", &error));
         }
     }
+    // Before the rest, which may take a while: whoever unmounts it expects it to be unmounted.
+    if let Some(Err(error)) = dead.map(|dead| dead.detach()) {
+        let what = "the mount of an earlier daemon is still there";
+        log::warn!("{}", unusable(&mountpoint, what, &error));
+    }
     let finished = overlay.finish(FINISH);
     log::info!("{} is unmounted", shown(&mountpoint));
     match end {
@@ -113,13 +125,23 @@ pub(super) fn serve(
     }
 }
 
+/// What is mounted, and where.
+struct Place<'a> {
+    source: &'a Path,
+    mountpoint: &'a Path,
+    /// The mount of an earlier daemon there.
+    dead: Option<&'a Dead>,
+}
+
 fn mount(
     overlay: &Arc<Overlay>,
-    source: &Path,
-    mountpoint: &Path,
+    place: &Place<'_>,
     options: &MountOptions,
     threads: usize,
 ) -> Result<Session<Mounted>, Box<dyn Error>> {
+    let Place {
+        source, mountpoint, ..
+    } = *place;
     let mut config = Config::default();
     config.n_threads = Some(threads);
     config.clone_fd = true;
@@ -156,6 +178,15 @@ fn mount(
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
             Err(error) => return Err(unusable(mountpoint, "cannot mount there", &error).into()),
         }
+    }
+    if let Some(dead) = place.dead {
+        // The helper, and fuser, cannot mount upon it. The directory below is another than the
+        // source here, and its place is shown to nobody as the guarded one.
+        dead.detach_by_helper().map_err(|error| {
+            let what =
+                "the mount of a daemon that has ended cannot be taken away (fusermount3 -u -z)";
+            unusable(mountpoint, what, &error)
+        })?;
     }
     config.mount_options = options_of_fuser(source, options);
     Session::new(Mounted(Arc::clone(overlay)), mountpoint, &config)

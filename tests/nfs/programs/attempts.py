@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 
 from common import start_together, stopped
 
@@ -46,7 +47,8 @@ def attempt(writer, count, update):
             except Refused:
                 refused += 1
             except Exception as error:
-                failures.append(f"update {number}: {type(error).__name__}: {error}")
+                where = traceback.extract_tb(error.__traceback__)[-1].line
+                failures.append(f"update {number}: {type(error).__name__}: {error}: {where}")
     except TimeUp:
         late = True
     signal.setitimer(signal.ITIMER_REAL, 0)

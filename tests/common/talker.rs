@@ -1,0 +1,63 @@
+//! A program that goes on while the test does, and talks with it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use super::{Who, command};
+
+/// A Python program with which the test talks line by line.
+#[derive(Debug)]
+pub struct Talker {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Talker {
+    /// Starts it, with `sys.argv[1]` and so on.
+    #[track_caller]
+    pub fn new(program: &str, arguments: &[&Path]) -> Talker {
+        let mut child = command(Who::Root, "python3")
+            .args(["-B", "-c", program])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 starts");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        Talker {
+            child,
+            input,
+            output,
+        }
+    }
+
+    /// Gives it a line to read.
+    pub fn says(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("it listens");
+    }
+
+    /// Reads lines until this one comes.
+    #[track_caller]
+    pub fn hears(&mut self, expected: &str) {
+        let mut heard = String::new();
+        loop {
+            let mut line = String::new();
+            let len = self.output.read_line(&mut line).expect("it talks");
+            assert!(len > 0, "it ended without {expected:?}, after {heard:?}");
+            if line.trim_end() == expected {
+                return;
+            }
+            heard.push_str(&line);
+        }
+    }
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
