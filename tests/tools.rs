@@ -603,11 +603,10 @@ except OSError as error: print(error.errno, flush=True)
     let mut line = String::new();
     std::io::BufRead::read_line(&mut lines, &mut line).expect("it locks");
 
-    let said = refusal(by_hand(&log, &[]));
-    assert!(
-        said.contains("with --yes it is done without asking"),
-        "{said}"
-    );
+    let refused = by_hand(&log, &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let hint = "with --yes it is done without asking";
+    assert!(refused.stderr.contains(hint), "{refused:?}");
     let said = by_hand(&two.join("log"), &["--yes"]).success();
     let parts = [
         "WHICH IS RUNNING ON THIS HOST",

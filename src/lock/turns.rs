@@ -413,8 +413,14 @@ impl Turns {
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Somebody was first; or we were, and NFSv3 lost the answer and sent the call
-                // again. The next attempt looks at the inode.
-                self.learn(Newest::Taken(n), sent);
+                // again. The next attempt looks at the inode. That it is taken does not say that
+                // it is the newest now: it was at the time when the one before it was.
+                match self.known {
+                    Some(known) if known.newest == Newest::Over(n - 1) => {
+                        self.learn(Newest::Taken(n), known.seen);
+                    }
+                    _ => self.known = None,
+                }
                 match self.holder_of_ours(dir, n)? {
                     Some(holder) => {
                         let sign = self.claim(holder)?.refreshed;
@@ -1072,6 +1078,40 @@ mod tests {
             b.attempt(&world.dir, None, || time).unwrap(),
             Progress::Taken(6)
         );
+    }
+
+    /// A call hung for a while; what it tells is as old as the question.
+    #[test]
+    fn a_turn_that_is_taken_is_not_the_newest_for_that() {
+        let world = World::new();
+        let mut daemons: Vec<Turns> = (0..4).map(|_| world.daemon()).collect();
+        let start = boottime();
+        let first = held(daemons[0].attempt(&world.dir, None, || start));
+        let taken = daemons[3].attempt(&world.dir, None, || start).unwrap();
+        assert_eq!(taken, Progress::Taken(1));
+        daemons[0].end(&world.dir, &first, (start, false)).unwrap();
+        let mut time = start;
+        for holder in [1, 2, 2, 2, 2] {
+            time += Duration::from_millis(10);
+            let daemon = &mut daemons[holder];
+            let turn = loop {
+                if let Progress::Held(turn) = daemon.attempt(&world.dir, None, || time).unwrap() {
+                    break turn;
+                }
+            };
+            daemon.end(&world.dir, &turn, (time, false)).unwrap();
+        }
+        // Turns 3 to 5 are cleaned away, and turn 2 is not.
+        for _ in 0..2 {
+            time += KEEP_OLD;
+            daemons[2].clean(&world.dir, None, time);
+        }
+        assert!(!world.names().contains(&".log.turn.3".to_owned()));
+        let late = &mut daemons[3];
+        assert!(late.is_over(&world.dir, 1, start).unwrap());
+        let taken = late.take(&world.dir, None, 2, || time).unwrap();
+        assert_eq!(taken, Progress::Taken(2));
+        assert_eq!(held(late.attempt(&world.dir, None, || time)).n, 7);
     }
 
     #[test]
