@@ -15,6 +15,7 @@ use super::{BreakArgs, bare, print};
 use crate::config::error::shown;
 use crate::config::{self, Rule, Rules};
 use crate::guard::mend::Mending;
+use crate::lock::dotlock::{self, Dotlock};
 use crate::lock::{Directory, Identity, LockNames, Owner, Progress, RealDirectory, Turn, Turns};
 use crate::sys;
 use crate::sys::process::boottime;
@@ -183,12 +184,28 @@ impl Breaking<'_> {
             .into());
         }
         let fenced = self.dir.identity(&self.name)? != before;
+        self.remove_lock_file(turns, turn);
         turns.end(self.dir, turn, (boottime(), is_prompt().is_err()))?;
         print(match fenced {
             true => "the file was fenced: it is a copy of what it was\n",
             false => "the file was not fenced\n",
         })?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Breaking<'_> {
+    /// The old holder's `X.lock`, if it is still there, keeps out programs that know nothing of
+    /// turns.
+    fn remove_lock_file(&self, turns: &Turns, turn: &Turn) {
+        let Some(lock) = turns.names().dotlock().filter(|_| self.rule.dotlock) else {
+            return;
+        };
+        if matches!(dotlock::take(self.dir, turn, lock), Ok(Dotlock::Held))
+            && let Err(error) = dotlock::release(self.dir, turn, lock)
+        {
+            eprintln!("dotlockfs: {}.lock stays: {error}", shown(&self.args.file));
+        }
     }
 }
 

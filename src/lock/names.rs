@@ -1,6 +1,6 @@
 //! The names that the lock protocol uses beside a guarded file.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use sha2::{Digest, Sha256};
@@ -159,6 +159,11 @@ impl LockNames {
     /// either).
     pub fn dotlock(&self) -> Option<&CString> {
         self.dotlock.as_ref()
+    }
+
+    /// Whether a name is that of a claim.
+    pub fn is_claim(&self, name: &CStr) -> bool {
+        self.step(name.to_bytes()) == Some(Step::Claim)
     }
 
     /// Which step of *this* file's protocol a name of the directory is, if any.

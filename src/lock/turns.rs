@@ -374,10 +374,12 @@ impl Turns {
             // A turn before its end: who finds the turn without its end takes it for a living one.
             Step::Turn(n) if n < done => Some(((n, 0), name)),
             Step::Done(n) if n < done => Some(((n, 1), name)),
-            Step::Kept(_) | Step::Witness => Some(((0, 0), name)),
+            Step::Kept(_) | Step::Witness | Step::Claim => Some(((0, 0), name)),
             _ => None,
         });
-        let mut old: Vec<_> = old.collect();
+        let mut old: Vec<_> = old
+            .filter(|(_, name)| self.claims.values().all(|claim| claim.name != *name))
+            .collect();
         old.sort();
         let last = match newest {
             Newest::Over(n) => n,

@@ -2,11 +2,12 @@
 //! when they have been seen for long enough.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use super::{Actor, Newest, Turn, Turns};
 use crate::lock::directory::Directory;
+use crate::lock::record::Owner;
 
 /// How long the names of a turn stay after its end: longer than `KNOWLEDGE` and `SLOW_LINK`
 /// together, with room to spare.
@@ -98,6 +99,7 @@ impl Turns {
             let since = *self.leftovers.get(&name).unwrap_or(&now);
             let is_old = now.saturating_sub(since) >= LEFTOVER;
             let goes = is_old
+                && (!self.names.is_claim(&name) || self.is_of_the_dead(dir, &name))
                 && *may_go.get_or_insert_with(|| matches!(self.inspect(dir, last), Ok(false)))
                 && dir.remove(&name).is_ok();
             if !goes {
@@ -105,5 +107,11 @@ impl Turns {
             }
         }
         self.leftovers = seen;
+    }
+
+    /// Whether a claim is that of a daemon of this host that has ended. Others' may be at rest.
+    fn is_of_the_dead(&self, dir: &impl Directory, claim: &CStr) -> bool {
+        let owner = dir.read(claim).ok().and_then(|text| Owner::parse(&text));
+        owner.is_some_and(|owner| owner.has_ended(&self.owner))
     }
 }
