@@ -515,3 +515,36 @@ fn a_new_daemon_goes_on_where_the_old_one_was_killed() {
     assert!(took < STALE, "{took:?}");
     assert_eq!(world.text(), "one\nthree\n");
 }
+
+/// Names of the protocol that somebody has made to harm: nothing hangs for ever, and appends go on.
+#[test]
+fn forged_names_do_not_stop_anybody_for_long() {
+    let world = World::new("foreign_stale_after = \"4s\"");
+    let forgeries = [
+        "echo nonsense > .log.fence.3",
+        "mkfifo .log.fence.4",
+        "mkdir .log.stage.7; touch .log.stage.7/x",
+        "ln -s /etc/passwd .log.note.5",
+        "mkdir .log.turn.20",
+        "mkfifo .log.turn.30",
+        "ln -s nowhere .log.turn.40",
+        "head -c 5000000 /dev/zero > .log.turn.50",
+        "printf '0\\ndotlockfs 1\\nhost x\\nboot y\\npidns 1\\npid 1\\nstart 1\\ntoken z\\n' > .log.turn.60",
+        "echo 9999999999999999999999 > .log.tail.0; mkdir .log.part.0",
+        "mkfifo log.lock",
+        "mkdir log.lock",
+        "rm -f .log.claim.*",
+    ];
+    let mut expected = String::new();
+    for (i, forgery) in forgeries.iter().enumerate() {
+        let script = format!("cd \"$1\"; {forgery}");
+        common::shell(Who::Root, &script, &[world.source.path()]);
+        for mount in [&world.one, &world.two] {
+            let line = format!("{i} after {forgery:.20}");
+            append(mount, &line);
+            expected.push_str(&line);
+            expected.push('\n');
+        }
+    }
+    assert_eq!(world.text(), expected);
+}

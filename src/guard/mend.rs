@@ -65,7 +65,7 @@ impl Mending<'_> {
         let (dir, names) = (self.dir, self.names);
         fence::retract(dir, names, self.at(), self.is_prompt)?;
         let newest = fence::newest(dir, names, self.at())?;
-        if let Some((k, fence)) = &newest {
+        if let Some((k, Some(fence))) = &newest {
             let completed = fence::complete(dir, fence, |staged| self.put(staged, fence))?;
             if completed {
                 log::info!("{}: completed fence {k} of another host", self.label);
@@ -84,12 +84,16 @@ impl Mending<'_> {
         }
         let number = rand::random();
         let (making, staged) = (names.copy(number), names.stage(number));
-        let (k, last) = newest.map_or((0, 0), |(k, fence)| (k, fence.turn));
+        let (k, last) = newest.map_or((0, 0), |(k, fence)| {
+            (k, fence.map_or(0, |fence| fence.turn))
+        });
         let fenced = self.fence(&making, &staged, k + 1, last);
         if fenced.is_err() {
             // Unless it was published: then whoever mends next needs it.
-            let unpublished = fence::newest(dir, names, self.at())
-                .is_ok_and(|newest| newest.is_none_or(|(_, fence)| fence.staged != staged));
+            let unpublished = fence::newest(dir, names, self.at()).is_ok_and(|newest| {
+                let fence = newest.and_then(|(_, fence)| fence);
+                fence.is_none_or(|fence| fence.staged != staged)
+            });
             if unpublished {
                 let _ = dir.remove(&making);
                 let _ = dir.remove(&staged);

@@ -130,15 +130,16 @@ pub fn retract(
     Ok(())
 }
 
-/// Step: the newest fence, with its number.
+/// Step: the newest fence, with its number; without what it says where somebody has forged it: a real
+/// one is published whole.
 ///
 /// # Errors
-/// Those of the directory; `EUCLEAN` where there is one that cannot be understood.
+/// Those of the directory.
 pub fn newest(
     dir: &impl Directory,
     names: &LockNames,
     at: At<'_>,
-) -> io::Result<Option<(u64, Fence)>> {
+) -> io::Result<Option<(u64, Option<Fence>)>> {
     let numbers = list(dir, names, at)?.into_iter().filter_map(number);
     match numbers.max() {
         None => Ok(None),
@@ -153,12 +154,20 @@ fn number((step, _): (Step, CString)) -> Option<u64> {
     }
 }
 
-fn read(dir: &impl Directory, names: &LockNames, k: u64) -> io::Result<Fence> {
+fn read(dir: &impl Directory, names: &LockNames, k: u64) -> io::Result<Option<Fence>> {
     let name = names.fence(k);
-    Fence::parse(&dir.read(&name)?, names).ok_or_else(|| {
+    let text = match dir.read(&name) {
+        // No regular file.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => {
+            Vec::new()
+        }
+        other => other?,
+    };
+    let fence = Fence::parse(&text, names);
+    if fence.is_none() {
         log::error!("{} is not what it should be", display(&name));
-        io::Error::from_raw_os_error(libc::EUCLEAN)
-    })
+    }
+    Ok(fence)
 }
 
 /// Step: removes all staged files, now that no fence that was published needs one. `still_ours`
@@ -262,7 +271,9 @@ pub fn fate(
     // The first that is against the turn: all before it are against earlier ones only.
     let mut before = 0;
     for k in numbers {
-        let fence = read(dir, names, k)?;
+        let Some(fence) = read(dir, names, k)? else {
+            return Ok(Fate::Unknown);
+        };
         if fence.turn > turn {
             let is_first = k == before + 1;
             let is_meant = is_first && fence.old == ino;
@@ -337,7 +348,7 @@ mod tests {
         let is_ours = || Ok(());
         assert!(publish(&dir, &names, (1, &one), is_ours).unwrap());
         assert!(!publish(&dir, &names, (1, &other), is_ours).unwrap());
-        assert_eq!(newest(&dir, &names, NOW).unwrap(), Some((1, one)));
+        assert_eq!(newest(&dir, &names, NOW).unwrap(), Some((1, Some(one))));
         let retracting = || retract(&dir, &names, NOW, || Ok(()));
         assert!(publish(&dir, &names, (2, &other), retracting).is_err());
         assert_eq!(newest(&dir, &names, NOW).unwrap().unwrap().0, 1);
