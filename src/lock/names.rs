@@ -190,11 +190,14 @@ pub(super) fn parse(name: &[u8]) -> Option<(&[u8], Step)> {
     }
     let (head, last) = split_last(name)?;
     if last.len() == TOKEN_LEN && last.iter().all(u8::is_ascii_hexdigit) {
-        let (head, pid) = split_last(head)?;
-        let (head, host) = split_last(head)?;
-        let (base, word) = split_last(head)?;
-        let fits = word == b"claim" && !host.is_empty() && number(pid).is_some();
-        return (fits && base.len() > 1).then_some((base, Step::Claim));
+        let (rest, pid) = split_last(head)?;
+        // A number can look like a token.
+        if let Some((rest, host)) = split_last(rest)
+            && let Some((base, b"claim")) = split_last(rest)
+        {
+            let fits = !host.is_empty() && number(pid).is_some();
+            return (fits && base.len() > 1).then_some((base, Step::Claim));
+        }
     }
     let n = number(last)?;
     let (base, word) = split_last(head)?;
@@ -238,7 +241,8 @@ mod tests {
             assert_eq!(names.step(names.turn(7).as_bytes()), Some(Step::Turn(7)));
             assert_eq!(names.step(names.done(0).as_bytes()), Some(Step::Done(0)));
             assert_eq!(names.step(names.fence(3).as_bytes()), Some(Step::Fence(3)));
-            for number in [0, u64::MAX] {
+            // One with as many digits as a token has.
+            for number in [0, 3_684_723_750_344_702, u64::MAX] {
                 assert_eq!(names.step(names.note(number).as_bytes()), Some(Step::Note));
                 assert_eq!(
                     names.step(names.stage(number).as_bytes()),
