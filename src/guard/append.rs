@@ -596,6 +596,10 @@ fn write_at(
         keep += append.data.len();
         whole += 1;
     }
+    if refused.as_ref().is_some_and(may_come_late) {
+        // What is there of it cannot be told; and whoever mends the file leaves all of it out.
+        (whole, keep) = (0, 0);
+    }
     if let Err(error) = sync(target, kind) {
         // Nothing of the batch is known to be on disk. Asking again would say that all is well:
         // Linux tells an error of writing back once.

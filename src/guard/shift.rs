@@ -50,6 +50,7 @@ const LONGEST_END: Duration = Duration::from_secs(120);
 const MANY_FOREIGN: usize = 4096;
 /// The most that one batch holds.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
+
 impl Guard {
     /// Works off the queue, turn by turn, until it is empty.
     pub(super) fn work_off(&self, turns: &mut Turns) {
@@ -76,10 +77,12 @@ impl Guard {
                 self.end_turn(turns, &caller, &turn);
                 // A slow turn does nothing, but the next one may.
                 if error.raw_os_error() != Some(libc::ETIMEDOUT) {
-                    log::error!(
-                        "{}: cannot be fenced after its lock was broken: {error}",
-                        self.label
-                    );
+                    if turn.inherits {
+                        log::error!(
+                            "{}: cannot be fenced after its lock was broken: {error}",
+                            self.label
+                        );
+                    }
                     self.refuse_all_of(&caller, &error);
                 }
                 continue;
@@ -387,6 +390,11 @@ impl Guard {
                     self.expire(|| self.describe_holders());
                     continue;
                 }
+                return self.settle(turns, caller, turn);
+            }
+            if self.is_slow() && !goes_on && !self.is_held() {
+                // We slept while we waited for it; it is done under another turn.
+                self.requeue(batch);
                 return self.settle(turns, caller, turn);
             }
             let mut appends = Vec::new();
