@@ -106,6 +106,22 @@ pub trait Directory {
     /// `EEXIST` where the name is taken; others of the file system.
     fn create(&self, name: &CStr, contents: &[u8]) -> io::Result<Identity>;
 
+    /// The same, in the place of a file that has the name. Only for names that nobody's data rest
+    /// on: two who do so at once may see each other's file, or none.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn create_anew(&self, name: &CStr, contents: &[u8]) -> io::Result<()> {
+        match self.create(name, contents) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove(name)?;
+                self.create(name, contents)
+            }
+            other => other,
+        }
+        .map(drop)
+    }
+
     /// Sets the file's modification time to the server's present time.
     ///
     /// # Errors

@@ -25,17 +25,9 @@ pub struct Part {
 /// # Errors
 /// Those of the directory.
 pub fn put(dir: &impl Directory, names: &LockNames, part: Part) -> io::Result<()> {
-    let name = names.part();
+    // One that is there was left behind by a turn that is over, since we hold the one that is not.
     let text = format!("{} {}\n", part.turn, part.start);
-    match dir.create(&name, text.as_bytes()) {
-        // Left behind by a turn that is over, since we hold the one that is not.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            dir.remove(&name)?;
-            dir.create(&name, text.as_bytes())
-        }
-        other => other,
-    }
-    .map(drop)
+    dir.create_anew(&names.part(), text.as_bytes())
 }
 
 /// Takes the sign down.

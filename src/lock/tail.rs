@@ -14,15 +14,7 @@ use super::names::LockNames;
 /// # Errors
 /// Those of the directory.
 pub fn put(dir: &impl Directory, names: &LockNames, end: u64) -> io::Result<()> {
-    let (name, text) = (names.tail(), format!("{end}\n"));
-    match dir.create(&name, text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            dir.remove(&name)?;
-            dir.create(&name, text.as_bytes())
-        }
-        other => other,
-    }
-    .map(drop)
+    dir.create_anew(&names.tail(), format!("{end}\n").as_bytes())
 }
 
 /// Where the last such record ended. (Other records may have followed.)

@@ -15,7 +15,7 @@ pub enum Move {
     Discover,
     /// `is_over`
     IsOver,
-    /// `still_taken`
+    /// a look whether an old turn still stands, where the rule to list instead is taken out
     StillTaken,
     /// `prepare_claim`, where that is due, and `take`
     Take,

@@ -16,17 +16,17 @@
 //! | `Take`, with `prepare_claim` before it | `Turns::prepare_claim`, `Turns::take` |
 //! | `Confirm` | `Turns::confirm` |
 //! | `IsOver` | `Turns::is_over` |
-//! | `StillTaken` | `Turns::still_taken` |
+//! | `StillTaken` (only where a rule is taken out) | none: when knowledge is old, the code lists |
 //! | `Refresh` (only where it is misplaced) | `Turns::refresh` |
 //! | `BreakTurn` | `Turns::judge`, `Turns::break_turn` (`lock/turns/breaking.rs`) |
 //! | `Inspect` | `Turns::inspect` (`lock/turns/breaking.rs`) |
 //! | `Retract` | `fence::retract` |
 //! | `CompleteOthers`, `Complete` | `fence::complete` |
 //! | `Sweep` | `fence::sweep` |
-//! | `Copy`, `StageCopy` | the copy that `fence::publish` publishes |
+//! | `Copy`, `StageCopy` | `Mending::copy`, and the rename after it (`guard/mend.rs`) |
 //! | `Note`, `Publish` | `fence::publish` |
 //! | `Fate`, `Acknowledge` | `fence::fate` |
-//! | `Write` (`size` and `write`), `Overwrite`, `Stage`, `Replace` | the guard's updates |
+//! | `Write` (`size` and `write`), `Overwrite`, `Stage`, `Replace` | the guard's updates, between `Guard::may_begin` and `Guard::still_ours`, which asks `Turns::is_newest` |
 //! | `End`, `GiveBack` | `Turns::end`, `Turns::give_back` |
 //! | `CleanTurn`, `CleanDone` | `Turns::clean`, and the removal of leftovers in `Turns::discover` |
 //!
