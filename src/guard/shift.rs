@@ -34,6 +34,9 @@ const QUANTUM: Duration = Duration::from_millis(50);
 /// How long the next turn is left to others after one of ours, when they want one: long enough
 /// for a waiter's next look.
 const LET_OTHERS: Duration = Duration::from_millis(10);
+/// The same after a turn that was as long as it may be: who waits elsewhere is not known before it
+/// has had a turn, and would hardly ever meet the moment between two of ours.
+const LET_ANYBODY: Duration = Duration::from_millis(20);
 /// How long other hosts are taken to be interested after one of them had a turn.
 const INTEREST: Duration = Duration::from_secs(2);
 /// The same while none is known to want one: another that comes along waits no longer than this.
@@ -93,8 +96,9 @@ impl Guard {
                 self.serve(turns, &caller, &mut turn, contended);
             }
             self.end_turn(turns, &caller, &turn);
-            if contended && self.next_caller().is_some() {
-                std::thread::sleep(LET_OTHERS);
+            let was_long = boottime().saturating_sub(turn.taken) >= LONGEST_TURN;
+            if (contended || was_long) && self.next_caller().is_some() {
+                std::thread::sleep(if was_long { LET_ANYBODY } else { LET_OTHERS });
             }
         }
     }
