@@ -16,7 +16,8 @@ use crate::config::error::shown;
 use crate::config::{self, Rule, Rules};
 use crate::guard::mend::Mending;
 use crate::lock::dotlock::{self, Dotlock};
-use crate::lock::{Directory, Identity, LockNames, Owner, Progress, RealDirectory, Turn, Turns};
+use crate::lock::record::Life;
+use crate::lock::{Directory, LockNames, Owner, Progress, RealDirectory, Turn, Turns};
 use crate::sys;
 use crate::sys::process::boottime;
 
@@ -131,10 +132,10 @@ impl Breaking<'_> {
     fn life(&self, turns: &Turns, n: u64) -> &'static str {
         let record = self.dir.read(&turns.names().turn(n)).ok();
         let owner = record.and_then(|record| Owner::parse(&record));
-        match owner {
-            Some(owner) if owner.has_ended(self.here) => ", which has ended",
-            Some(owner) if owner.boot == self.here.boot => ", WHICH IS RUNNING ON THIS HOST",
-            _ => "",
+        match owner.map(|owner| owner.life(self.here)) {
+            Some(Life::Dead) => ", which has ended",
+            Some(Life::Alive) => ", WHICH IS RUNNING ON THIS HOST",
+            Some(Life::Unknown) | None => "",
         }
     }
 
@@ -158,7 +159,7 @@ impl Breaking<'_> {
             true => Ok(()),
             false => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
         };
-        let put = |staged: &CStr, _: Identity| self.dir.rename(staged, &self.name);
+        let put = |staged: &CStr| self.dir.rename(staged, &self.name);
         let before = self.dir.identity(&self.name)?;
         let names = turns.names().clone();
         let mending = Mending {
@@ -192,9 +193,7 @@ impl Breaking<'_> {
         })?;
         Ok(ExitCode::SUCCESS)
     }
-}
 
-impl Breaking<'_> {
     /// The old holder's `X.lock`, if it is still there, keeps out programs that know nothing of
     /// turns.
     fn remove_lock_file(&self, turns: &Turns, turn: &Turn) {

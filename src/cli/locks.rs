@@ -170,7 +170,7 @@ fn row(lock: &Lock, state: &'static str, what: What) -> Row {
 }
 
 fn turn_row(turn: &Turn, clock: &Clock, here: &Owner) -> What {
-    let life = turn.holder.as_ref().map(|owner| survey::life(owner, here));
+    let life = turn.holder.as_ref().map(|owner| owner.life(here));
     What::Turn {
         program: "dotlockfs",
         turn: turn.n,

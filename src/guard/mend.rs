@@ -22,8 +22,8 @@ const TAIL: u64 = 64 * 1024;
 /// How far back: longer records are not held back either.
 const LONGEST_RECORD: u64 = super::records::HELD_BACK_MAX as u64;
 
-/// Puts the file that is named in the place of the other, which is what is open of it.
-pub type Put<'a> = dyn Fn(&CStr, Identity) -> io::Result<()> + 'a;
+/// Puts the file that is named in the place of the guarded one.
+pub type Put<'a> = dyn Fn(&CStr) -> io::Result<()> + 'a;
 
 /// A file whose lock was broken, and how it is to be mended.
 pub struct Mending<'a> {
@@ -156,7 +156,7 @@ impl Mending<'_> {
     /// Renames a fence's copy over the file, if that is still the file which it is a copy of.
     fn put(&self, staged: &CStr, fence: &Fence) -> io::Result<()> {
         match self.dir.look(self.name)? {
-            Some(now) if now.ino == fence.old => (self.put)(staged, now.into()),
+            Some(now) if now.ino == fence.old => (self.put)(staged),
             _ => {
                 // Renamed away, as logrotate does, or deleted: the name must not get it back.
                 log::warn!("{}: was moved while it was fenced", self.label);

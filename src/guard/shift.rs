@@ -16,7 +16,7 @@ use crate::backing::Caller;
 use crate::lock::dotlock::{self, Dotlock};
 use crate::lock::part::{self, Part};
 use crate::lock::turns::{Actor, is_gone};
-use crate::lock::{Death, Directory, Ended, Identity, LockNames, Owner, Progress, Turn, Turns};
+use crate::lock::{Death, Directory, Ended, LockNames, Owner, Progress, Turn, Turns};
 use crate::sys::process::boottime;
 
 /// The first pause between two looks at a turn that somebody else holds, and the longest. A look
@@ -109,7 +109,7 @@ impl Guard {
         if !turn.inherits {
             return Ok(());
         }
-        let put = |staged: &CStr, _: Identity| match self.shared.put.get() {
+        let put = |staged: &CStr| match self.shared.put.get() {
             Some(put) => put(self, staged),
             None => self.dir.rename(staged, &self.name),
         };

@@ -120,11 +120,26 @@ pub fn retract(
     at: At<'_>,
     still_ours: impl Fn() -> io::Result<()>,
 ) -> io::Result<()> {
-    let steps = list(dir, names, at)?;
+    remove(dir, list(dir, names, at)?, still_ours, |step| {
+        step == Step::Note
+    })
+}
+
+/// Removes those of the listed names that `which` chooses, if the turn is still ours after the
+/// listing.
+fn remove(
+    dir: &impl Directory,
+    steps: Vec<(Step, CString)>,
+    still_ours: impl Fn() -> io::Result<()>,
+    which: impl Fn(Step) -> bool,
+) -> io::Result<()> {
     still_ours()?;
-    for (step, name) in steps {
-        if step == Step::Note {
-            dir.remove(&name)?;
+    for (_, name) in steps.into_iter().filter(|(step, _)| which(*step)) {
+        log::info!("removing {}, left behind by a dead holder", display(&name));
+        match dir.remove(&name) {
+            // A directory can neither be linked nor take the place of a file.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            other => other?,
         }
     }
     Ok(())
@@ -181,19 +196,9 @@ pub fn sweep(
     at: At<'_>,
     still_ours: impl Fn() -> io::Result<()>,
 ) -> io::Result<()> {
-    let steps = list(dir, names, at)?;
-    still_ours()?;
-    for (step, name) in steps {
-        if matches!(step, Step::Stage | Step::Copy) {
-            log::info!("removing {}, left behind by a dead holder", display(&name));
-            match dir.remove(&name) {
-                // A directory cannot take the place of a file.
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-                other => other?,
-            }
-        }
-    }
-    Ok(())
+    remove(dir, list(dir, names, at)?, still_ours, |step| {
+        matches!(step, Step::Stage | Step::Copy)
+    })
 }
 
 /// Step: makes `fence` the `k`-th of the file, unless there is one. Gives whether it is.

@@ -15,6 +15,17 @@ const NOTE_LEN: usize = 80;
 /// No record is longer; what is longer was written by somebody else.
 pub const RECORD_MAX: usize = 4096;
 
+/// Whether the process behind a record still lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It lives on this host.
+    Alive,
+    /// It was one of this host, since its last start and in this container, and has ended.
+    Dead,
+    /// It is of another host, boot or pid namespace: nothing can be said from here.
+    Unknown,
+}
+
 /// How many lines a record has.
 const RECORD_LINES: usize = 8;
 
@@ -68,16 +79,29 @@ impl Owner {
         )
     }
 
-    /// Whether the owner is a process of this kernel and this pid namespace (`here` being a
-    /// process of those) that has ended. Of others nothing can be said in this way.
-    pub fn has_ended(&self, here: &Owner) -> bool {
+    /// Whether it still lives, as far as a process with the record `here` can tell.
+    pub fn life(&self, here: &Owner) -> Life {
         if (&self.boot, self.pid_namespace) != (&here.boot, here.pid_namespace) {
-            return false;
+            return Life::Unknown;
         }
-        match fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
-            Ok(stat) => start_time(&stat) != Some(self.start) || is_dead(&stat),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        let stat = match fs::read(format!("/proc/{}/stat", self.pid)) {
+            Ok(stat) => stat,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Life::Dead,
+            Err(_) => return Life::Unknown,
+        };
+        // The name of the command may hold anything.
+        let stat = String::from_utf8_lossy(&stat);
+        match (field(&stat, 3), start_time(&stat)) {
+            (Some("Z" | "X"), _) => Life::Dead,
+            (_, Some(start)) if start == self.start => Life::Alive,
+            (_, Some(_)) => Life::Dead,
+            (_, None) => Life::Unknown,
         }
+    }
+
+    /// Whether it is known to have ended; see [`life`](Self::life).
+    pub fn has_ended(&self, here: &Owner) -> bool {
+        self.life(here) == Life::Dead
     }
 
     /// Reads a record back; `None` for anything that is not one.
@@ -151,10 +175,6 @@ fn field(stat: &str, number: usize) -> Option<&str> {
 
 fn start_time(stat: &str) -> Option<u64> {
     field(stat, 22)?.parse().ok()
-}
-
-fn is_dead(stat: &str) -> bool {
-    matches!(field(stat, 3), Some("Z" | "X"))
 }
 
 /// A token that no other claim has.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,6 +16,7 @@ use rand::RngExt;
 
 use super::directory::{Directory, Identity, RealDirectory, read_record};
 use super::names::{self, LockNames, Step};
+pub use super::record::Life;
 use super::record::Owner;
 use crate::sys;
 use crate::sys::fs::{Stat, Timestamp};
@@ -104,43 +104,6 @@ pub struct Claim {
     pub owner: Option<Owner>,
     /// Its last sign of life, by the server's clock.
     pub sign_of_life: Timestamp,
-}
-
-/// Whether the process behind a record still lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
-    /// It lives on this host.
-    Alive,
-    /// It was one of this host, since its last start and in this container, and has ended.
-    Dead,
-    /// It is of another host, boot or pid namespace: nothing can be said from here.
-    Unknown,
-}
-
-/// Whether an owner still lives, as far as a process with the record `here` can tell.
-pub fn life(owner: &Owner, here: &Owner) -> Life {
-    if (&owner.boot, owner.pid_namespace) != (&here.boot, here.pid_namespace) {
-        return Life::Unknown;
-    }
-    let stat = match fs::read(format!("/proc/{}/stat", owner.pid)) {
-        Ok(stat) => stat,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Life::Dead,
-        Err(_) => return Life::Unknown,
-    };
-    // The second field, the command in parentheses, may hold anything.
-    let stat = String::from_utf8_lossy(&stat);
-    let Some((_, rest)) = stat.rsplit_once(')') else {
-        return Life::Unknown;
-    };
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next();
-    let start: Option<u64> = fields.nth(18).and_then(|field| field.parse().ok());
-    match (state, start) {
-        (Some("Z" | "X"), _) => Life::Dead,
-        (_, Some(start)) if start == owner.start => Life::Alive,
-        (_, Some(_)) => Life::Dead,
-        (_, None) => Life::Unknown,
-    }
 }
 
 /// The present time of a directory's file system, for an NFS server by its own clock: a new file
@@ -496,7 +459,7 @@ mod tests {
             ("sub/broken", 4, State::Broken),
         ];
         assert_eq!(seen, expected);
-        assert_eq!(life(&here, &here), Life::Alive);
+        assert_eq!(here.life(&here), Life::Alive);
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn judged(found: &Survey, now: Timestamp, silence: Duration, here: &Owner) -> Ve
         let holder = lock.turn.as_ref().filter(|turn| turn.state == State::Held);
         if let Some(turn) = holder {
             held += 1;
-            let life = turn.holder.as_ref().map(|owner| survey::life(owner, here));
+            let life = turn.holder.as_ref().map(|owner| owner.life(here));
             if life == Some(Life::Dead) {
                 dead.push(file.clone());
             } else if old(turn.sign_of_life, silence) {
@@ -82,7 +82,7 @@ fn judged(found: &Survey, now: Timestamp, silence: Duration, here: &Owner) -> Ve
             _ => {}
         }
         for claim in &lock.claims {
-            let life = claim.owner.as_ref().map(|owner| survey::life(owner, here));
+            let life = claim.owner.as_ref().map(|owner| owner.life(here));
             let holds = holder.is_some_and(|turn| turn.holder == claim.owner);
             if !holds && (life == Some(Life::Dead) || old(claim.sign_of_life, CLAIM)) {
                 claims.push(claim.path.clone());

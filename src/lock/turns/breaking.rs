@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::{Actor, Turns};
 use crate::lock::directory::{Directory, Sign, display};
-use crate::lock::record::Owner;
+use crate::lock::record::{Life, Owner};
 
 /// How many looks at a turn fall into `stale_after`, at the most. Most turns are over before the
 /// second.
@@ -84,9 +84,7 @@ impl Turns {
         };
         let seen = now();
         let owner = dir.read(&name).ok().and_then(|text| Owner::parse(&text));
-        let local = owner.filter(|owner| {
-            (&owner.boot, owner.pid_namespace) == (&self.owner.boot, self.owner.pid_namespace)
-        });
+        let local = owner.filter(|owner| owner.life(&self.owner) != Life::Unknown);
         let ended = local.as_ref().is_some_and(|o| o.has_ended(&self.owner));
         self.watched = Some(Watched {
             n,
