@@ -205,22 +205,29 @@ print(acknowledged)
             writers.push((name, python.spawn().expect("python3 starts")));
         }
     }
+    let lines_of = |names: [&str; 2]| {
+        let text = world.text();
+        text.lines()
+            .filter(|line| names.iter().any(|name| line.starts_with(name)))
+            .count()
+    };
     // It is chance what the daemon is about when it is stopped; until it had the lock at least once.
     let mut rounds = 0;
     while rounds < 3 || world.names("fence").is_empty() {
         rounds += 1;
         assert!(rounds < 20, "it never has the lock");
-        let lines = || world.text().lines().count();
-        let before = lines();
+        // It has just written: most likely it has the lock. The hosts take turns, and one that
+        // runs for less than the other's turn (a quarter of a second) may never come to write.
+        let before = lines_of(["a", "b"]);
         assert!(
-            wait_until(DEADLINE, || lines() > before + 20),
-            "nobody writes"
+            wait_until(DEADLINE, || lines_of(["a", "b"]) >= before + 10 * rounds),
+            "the first host does not write"
         );
         world.stop_one(|| {
             // The other goes on, if need be by breaking the lock.
-            let before = lines();
+            let before = lines_of(["c", "d"]);
             assert!(
-                wait_until(DEADLINE, || lines() > before + 20),
+                wait_until(DEADLINE, || lines_of(["c", "d"]) > before + 20),
                 "the other waits"
             );
             std::thread::sleep(STALE / 2);
