@@ -3,6 +3,7 @@
 //!
 //! It does what a waiter does ([`crate::lock::turns`], [`crate::guard::mend`]), in a turn of its own.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -154,10 +155,21 @@ impl Breaking<'_> {
 
     fn mend(&self, turns: &mut Turns, turn: &Turn) -> Result<ExitCode, Box<dyn Error>> {
         let file = shown(&self.args.file);
-        let began = turn.sign;
-        let is_prompt = || match boottime().saturating_sub(began) < self.rule.stale_after / 2 {
+        let sign = Cell::new(turn.sign);
+        let age = || boottime().saturating_sub(sign.get());
+        let is_prompt = || match age() < self.rule.stale_after / 2 {
             true => Ok(()),
             false => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
+        };
+        let show_life = || {
+            let now = boottime();
+            // A turn that has been slow stays so: a breaker may have made up its mind.
+            if age() >= self.rule.stale_after / 4
+                && is_prompt().is_ok()
+                && self.dir.touch(&turn.claim).is_ok()
+            {
+                sign.set(now);
+            }
         };
         let put = |staged: &CStr| self.dir.rename(staged, &self.name);
         let before = self.dir.identity(&self.name)?;
@@ -170,6 +182,7 @@ impl Breaking<'_> {
             label: &file.to_string(),
             turn: turn.n,
             claim: &turn.claim,
+            show_life: &show_life,
             is_prompt: &is_prompt,
             put: &put,
         };

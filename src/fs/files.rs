@@ -18,7 +18,7 @@ use super::nodes::{Node, label};
 use super::private::Private;
 use super::{Overlay, with_umask_of};
 use crate::backing::{Caller, Kind};
-use crate::config::{Rule, Update};
+use crate::config::{Ack, Rule, Update};
 use crate::guard::append::backing_flags;
 use crate::guard::{AppendFile, Guard, GuardedFile, Hold, Job, Key, Target, Waiter, Work, family};
 use crate::lock::RealDirectory;
@@ -80,7 +80,7 @@ impl Overlay {
     /// Opens a file; where that takes the lock, `reply` is called once it is there.
     pub(super) fn open_file(
         self: &Arc<Self>,
-        req: &Request,
+        waiter: Waiter,
         ino: INodeNo,
         flags: i32,
         reply: Opened,
@@ -89,7 +89,6 @@ impl Overlay {
             Ok(node) => node,
             Err(error) => return reply(Err(error)),
         };
-        let waiter = self.waiter(req);
         let overlay = Arc::clone(self);
         let guard = node.guard_key().and_then(|key| self.guards.find(&key));
         let user = waiter.clone();
@@ -455,9 +454,23 @@ impl Overlay {
         guard.submit(Job::new(work, waiter));
     }
 
+    /// Does `then` when all is done that programs have appended to a file and were answered for.
+    pub(super) fn after_appends(&self, ino: INodeNo, then: impl FnOnce() + Send + 'static) {
+        let guard = || {
+            let node = self.nodes.get(ino.0).ok()?;
+            node.rule.as_ref().filter(|rule| rule.ack == Ack::Close)?;
+            let guard = self.guards.find(&node.guard_key()?)?;
+            guard.is_behind().then_some(guard)
+        };
+        match self.acks_at_close.then(guard).flatten() {
+            Some(guard) => guard.after_appends(Box::new(then)),
+            None => then(),
+        }
+    }
+
     pub(super) fn read_file(
         &self,
-        req: &Request,
+        tid: u32,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -465,7 +478,7 @@ impl Overlay {
         let handle = self.handles.get(fh.0)?;
         // To open a file for writing is not to read it: it may be emptied next.
         if handle.is_writable() && !handle.read.swap(true, Ordering::AcqRel) {
-            self.note_read_by(req.pid(), &handle);
+            self.note_read_by(tid, &handle);
         }
         let fd = handle.fd();
         let guard = handle
@@ -606,7 +619,7 @@ impl Overlay {
         };
         match handle.appending() {
             // Who asks for what it wrote to be on disk means unfinished records too.
-            Some(file) => file.finish_record(None, (req.pid(), None), reply),
+            Some(file) => file.finish(None, (req.pid(), None), reply),
             None => {
                 let synced = self.sync(fh, data_only);
                 reply(synced.and_then(|()| handle.lock_is_ours()).map(|()| 0));
@@ -637,14 +650,14 @@ impl Overlay {
 
     pub(super) fn copy_range(
         &self,
-        req: &Request,
+        caller: &Caller,
         from: (FileHandle, u64),
         to: (FileHandle, u64),
         len: u64,
     ) -> io::Result<usize> {
         let (source, target) = (self.handles.get(from.0.0)?, self.handles.get(to.0.0)?);
         target.may_change()?;
-        let assumed = self.assume(req)?;
+        let assumed = self.credentials.assume(caller)?;
         // The answer has 32 bits for the length.
         let len = len.min(1 << 30) as usize;
         let copied = sys::fs::copy_file_range(&*source.fd(), from.1, &*target.fd(), to.1, len)?;

@@ -207,7 +207,7 @@ impl Overlay {
             reply(result);
         };
         match handle.appending() {
-            Some(file) => file.finish_record(Some(owner), (req.pid(), None), Box::new(then)),
+            Some(file) => file.finish(Some(owner), (req.pid(), None), Box::new(then)),
             None if handle.is_writable() => {
                 let written = write_back(&handle);
                 // The lock may have been lost since the last write; close is the last to tell.
@@ -244,7 +244,7 @@ impl Overlay {
             }
             overlay.end_update(&handle);
         };
-        file.finish_record(None, (0, process), Box::new(report));
+        file.finish(None, (0, process), Box::new(report));
     }
 
     /// What was written is put in its place, and the lock is let go.

@@ -11,7 +11,7 @@ use fuser::{FileHandle, INodeNo, Request};
 use super::Overlay;
 use super::handles::{Handle, Open};
 use super::nodes::{Node, has_set_id};
-use crate::backing::{Kind, proc_path};
+use crate::backing::{Caller, Kind, proc_path};
 use crate::lock::{LockNames, RealDirectory, part};
 use crate::sys;
 use crate::sys::fs::{SetTime, Stat};
@@ -117,12 +117,13 @@ impl Overlay {
 
     pub(super) fn get_attributes(
         &self,
-        req: &Request,
+        caller: &Caller,
+        tid: u32,
         ino: INodeNo,
     ) -> io::Result<(Arc<Node>, Stat)> {
         let node = self.nodes.get(ino.0)?;
-        let _assumed = self.assume(req)?;
-        let stat = self.stat(&node, req.pid())?;
+        let _assumed = self.credentials.assume(caller)?;
+        let stat = self.stat(&node, tid)?;
         Ok((node, stat))
     }
 

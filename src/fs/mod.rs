@@ -33,7 +33,7 @@ use fuser::{INodeNo, Notifier, Request};
 
 use crate::backing::credentials::Assumed;
 use crate::backing::{Caller, Credentials, Kinds};
-use crate::config::Rules;
+use crate::config::{Ack, Rules};
 use crate::guard::{Guards, Hold};
 use crate::lock::Owner;
 use crate::sys;
@@ -61,6 +61,8 @@ pub struct Overlay {
     credentials: Arc<Credentials>,
     kinds: Kinds,
     many_users: bool,
+    /// Some rule says `ack = "close"`.
+    acks_at_close: bool,
     notifier: OnceLock<Notifier>,
 }
 
@@ -85,6 +87,7 @@ impl Overlay {
             below: Below::default(),
             versions: Versions::default(),
             reading: Reading::default(),
+            acks_at_close: rules.rules().iter().any(|rule| rule.ack == Ack::Close),
             rules,
             credentials,
             kinds: Kinds::default(),

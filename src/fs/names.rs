@@ -156,7 +156,12 @@ impl Overlay {
             patience: Some(LOCK_PATIENCE.min(rule.lock_timeout)),
             ..waiter
         };
-        guard.submit(Job::new(Work::MakeLock(Box::new(work)), waiter));
+        let submit = {
+            let guard = Arc::clone(&guard);
+            move || guard.submit(Job::new(Work::MakeLock(Box::new(work)), waiter))
+        };
+        // What the program has appended before was not written under this lock.
+        guard.after_appends(Box::new(submit));
     }
 
     /// What was just made under a name.

@@ -72,7 +72,11 @@ impl Private {
         let path = proc_path(&*original.fd);
         let read = libc::O_RDONLY | (flags & libc::O_DIRECT);
         let source = sys::fs::openat(&*original.fd, &path, read, 0)?;
-        copy::data(&source, &copy, u64::MAX)?;
+        // A large file takes its time, and the lock is held.
+        copy::data(&source, &copy, u64::MAX, || {
+            guard.show_life();
+            Ok(())
+        })?;
         let attributes = {
             let _own = (caller.uid != credentials.own().uid)
                 .then(|| credentials.assume(credentials.own()))

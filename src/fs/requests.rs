@@ -102,13 +102,16 @@ impl Filesystem for Mounted {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.0.get_attributes(req, ino) {
-            Ok((node, stat)) => {
-                let (_, ttl) = self.0.lifetimes(&node, &node);
-                reply.attr(&ttl, &file_attr(&stat, stat.ino));
+        let (overlay, caller, tid) = (Arc::clone(&self.0), self.0.caller(req), req.pid());
+        self.0.after_appends(ino, move || {
+            match overlay.get_attributes(&caller, tid, ino) {
+                Ok((node, stat)) => {
+                    let (_, ttl) = overlay.lifetimes(&node, &node);
+                    reply.attr(&ttl, &file_attr(&stat, stat.ino));
+                }
+                Err(error) => reply.error(errno(&error)),
             }
-            Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn setattr(
@@ -188,7 +191,7 @@ impl Filesystem for Mounted {
             let change = move |permitted: io::Result<&Guard>| change(permitted.map(Some));
             self.0.under_lock(req, &node, change);
         } else {
-            change(Ok(None));
+            self.0.after_appends(ino, move || change(Ok(None)));
         }
     }
 
@@ -284,7 +287,10 @@ impl Filesystem for Mounted {
             Ok((fh, how)) => reply.opened(FileHandle(fh), how),
             Err(error) => reply.error(errno(&error)),
         };
-        self.0.open_file(req, ino, flags.0, Box::new(answer));
+        let (overlay, waiter) = (Arc::clone(&self.0), self.0.waiter(req));
+        self.0.after_appends(ino, move || {
+            overlay.open_file(waiter, ino, flags.0, Box::new(answer));
+        });
     }
 
     fn create(
@@ -320,7 +326,7 @@ impl Filesystem for Mounted {
     fn read(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -328,10 +334,13 @@ impl Filesystem for Mounted {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.0.read_file(req, fh, offset, size) {
-            Ok(data) => reply.data(&data),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let (overlay, tid) = (Arc::clone(&self.0), req.pid());
+        self.0.after_appends(ino, move || {
+            match overlay.read_file(tid, fh, offset, size) {
+                Ok(data) => reply.data(&data),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
     }
 
     fn write(
@@ -537,22 +546,24 @@ impl Filesystem for Mounted {
     fn lseek(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.0.seek(fh, offset, whence) {
-            Ok(position) => reply.offset(position),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let overlay = Arc::clone(&self.0);
+        self.0
+            .after_appends(ino, move || match overlay.seek(fh, offset, whence) {
+                Ok(position) => reply.offset(position),
+                Err(error) => reply.error(errno(&error)),
+            });
     }
 
     fn copy_file_range(
         &self,
         req: &Request,
-        _ino_in: INodeNo,
+        ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
         _ino_out: INodeNo,
@@ -562,13 +573,14 @@ impl Filesystem for Mounted {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        match self
-            .0
-            .copy_range(req, (fh_in, offset_in), (fh_out, offset_out), len)
-        {
-            Ok(copied) => reply.written(copied as u32),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let (overlay, caller) = (Arc::clone(&self.0), self.0.caller(req));
+        let (from, to) = ((fh_in, offset_in), (fh_out, offset_out));
+        self.0.after_appends(ino_in, move || {
+            match overlay.copy_range(&caller, from, to, len) {
+                Ok(copied) => reply.written(copied as u32),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
     }
 
     fn getlk(

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::behind::Ticket;
 use super::file::{GuardedFile, Target};
 use super::permit::Permit;
 use super::queue::{Guard, Job, Place, Waiter, Work, may_come_late};
 use super::records;
 use crate::backing::Kind;
+use crate::config::Ack;
 use crate::lock::Identity;
 use crate::lock::fence::Fate;
 use crate::sys;
@@ -25,9 +27,18 @@ pub struct AppendFile {
     pub file: GuardedFile,
     nonblocking: bool,
     held_back: Mutex<HeldBack>,
+    /// The thread whose call goes on with another piece, and where the kernel says that it goes.
+    next_piece: Mutex<Option<(u32, u64)>>,
+    /// What was answered of a call that goes on.
+    pieces: Mutex<Pieces>,
+    /// The first error, as errno, of appends that were answered, until the program is told.
+    error: Mutex<Option<i32>>,
     /// Tells the kernel that the file has changed from this offset on.
     changed: Box<dyn Fn(u64) + Send + Sync>,
 }
+
+/// As much of one write call is kept as can be made again if the lock is lost in the middle of it.
+const PIECES_KEPT: usize = 64 * 1024 * 1024;
 
 /// The size of a page, in bytes, or less than that.
 const PAGE: u64 = 4096;
@@ -39,6 +50,14 @@ struct HeldBack {
     /// Who wrote it: the kernel's name for the table of open files of a process. A child that
     /// closes its copy of a descriptor must not push out what its parent has not finished.
     owner: Option<u64>,
+}
+
+/// The pieces of a call that were answered, while it goes on.
+#[derive(Debug, Default)]
+struct Pieces {
+    data: Vec<Vec<u8>>,
+    /// How many bytes they have; more than [`PIECES_KEPT`]: they are not kept.
+    bytes: usize,
 }
 
 /// What a queued append has done to what is held back, to be undone if it fails.
@@ -86,6 +105,9 @@ impl AppendFile {
             file,
             nonblocking: flags & libc::O_NONBLOCK != 0,
             held_back: Mutex::default(),
+            next_piece: Mutex::default(),
+            pieces: Mutex::default(),
+            error: Mutex::default(),
             changed,
         })
     }
@@ -110,6 +132,16 @@ impl AppendFile {
         tid: u32,
         reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
     ) {
+        if self.error.lock().is_some() {
+            // Not before all that was queued with what failed has failed too, or been done.
+            let (file, data) = (Arc::clone(self), data.to_vec());
+            let tell = move || match file.take_error() {
+                Err(error) => reply(Err(error)),
+                // Another thread was told.
+                Ok(()) => file.append(&data, offset, owner, tid, reply),
+            };
+            return self.guard.after_appends(Box::new(tell));
+        }
         let written = data.len();
         let (whole, held) = match &self.guard.rule.record {
             None => (data.to_vec(), Held::default()),
@@ -127,15 +159,110 @@ impl AppendFile {
                 (split.whole, Held { before, rest })
             }
         };
-        let work = Work::Append {
+        let append = |held, answered, reply| Work::Append {
             file: Arc::clone(self),
             data: whole,
             held,
             piece: (offset, written),
             place: None,
+            earlier: 0,
+            answered,
             reply,
         };
-        self.guard.submit(Job::new(work, self.waiter(tid)));
+        let may_be =
+            self.guard.rule.ack == Ack::Close && self.may_be_answered(written, offset, tid);
+        let ticket = may_be.then(|| Ticket::take(&self.guard, written)).flatten();
+        let Some(ticket) = ticket else {
+            let work = append(held, false, reply);
+            return self.guard.submit(Job::new(work, self.waiter(tid)));
+        };
+        let file = Arc::clone(self);
+        let note = move |result: io::Result<usize>| {
+            if let Err(error) = result {
+                file.note_error(&error);
+            }
+            drop(ticket);
+        };
+        // What is held back stays so if this fails: the program knows it for written.
+        let work = append(Held::default(), true, Box::new(note));
+        // The thread does not wait, so what can be seen of it says nothing.
+        self.guard.submit(Job::new(work, self.waiter(0)));
+        reply(Ok(written));
+    }
+
+    /// Whether an append may be answered before it is done; see [`super::behind`].
+    fn may_be_answered(&self, len: usize, offset: u64, tid: u32) -> bool {
+        let mut next_piece = self.next_piece.lock();
+        let goes_on = *next_piece == Some((tid, offset));
+        let more = self.guard.is_followed(len, tid);
+        *next_piece = more.then_some((tid, offset + len as u64));
+        drop(next_piece);
+        !goes_on && !more && !self.nonblocking && !self.guard.is_locked_here()
+    }
+
+    /// A call fails whose first `pieces` bytes were answered, and cannot be made again.
+    pub(super) fn tell_of_loss(&self, pieces: usize, error: &io::Error) {
+        if pieces > 0 {
+            log::error!(
+                "{}: a write comes back short, and what it says to be written, {pieces} bytes, is \
+                 not in the file: {error}",
+                self.guard.label
+            );
+        }
+    }
+
+    /// The call whose pieces were kept is over.
+    pub(super) fn forget_pieces(&self) {
+        let mut pieces = self.pieces.lock();
+        if pieces.bytes > 0 {
+            *pieces = Pieces::default();
+        }
+    }
+
+    /// An append that was answered has failed.
+    fn note_error(&self, error: &io::Error) {
+        let errno = match error.raw_os_error() {
+            // The call that tells it cannot be tried again with success.
+            Some(libc::EAGAIN | libc::EINTR) | None => libc::EIO,
+            Some(errno) => errno,
+        };
+        let mut known = self.error.lock();
+        if known.is_none() {
+            log::error!(
+                "{}: an append that was answered before it was done (ack = \"close\") has failed: \
+                 {error}; the next write, fsync or close through that descriptor tells it",
+                self.guard.label
+            );
+            *known = Some(errno);
+        }
+    }
+
+    /// The error of appends that were answered, which is told once.
+    fn take_error(&self) -> io::Result<()> {
+        match self.error.lock().take() {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what is held back of an unfinished record, as [`finish_record`](Self::finish_record)
+    /// does, and waits for all that was answered before it was done: `reply` gets the first error.
+    pub fn finish(
+        self: &Arc<Self>,
+        owner: Option<u64>,
+        who: (u32, Option<u32>),
+        reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
+    ) {
+        if self.guard.rule.ack != Ack::Close {
+            return self.finish_record(owner, who, reply);
+        }
+        let file = Arc::clone(self);
+        let then = move |result: io::Result<usize>| {
+            let guard = Arc::clone(&file.guard);
+            let tell = move || reply(file.take_error().and(result));
+            guard.after_appends(Box::new(tell));
+        };
+        self.finish_record(owner, who, Box::new(then));
     }
 
     /// Writes what is held back of an unfinished record. With an `owner`, only if it was written
@@ -163,6 +290,8 @@ impl AppendFile {
             },
             piece: (0, 0),
             place: None,
+            earlier: 0,
+            answered: false,
             reply,
         };
         let waiter = Waiter {
@@ -203,6 +332,8 @@ pub(super) struct Append {
     held: Held,
     piece: (u64, usize),
     place: Option<Place>,
+    earlier: usize,
+    answered: bool,
     reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
     waiter: Waiter,
 }
@@ -217,6 +348,8 @@ impl Append {
                 held,
                 piece,
                 place,
+                earlier,
+                answered,
                 reply,
             } => Ok(Append {
                 file,
@@ -224,6 +357,8 @@ impl Append {
                 held,
                 piece,
                 place,
+                earlier,
+                answered,
                 reply,
                 waiter: job.waiter,
             }),
@@ -239,13 +374,43 @@ impl Append {
             held: self.held,
             piece: self.piece,
             place: self.place,
+            earlier: self.earlier,
+            answered: self.answered,
             reply: self.reply,
         };
         Job::new(work, self.waiter)
     }
 
+    /// It is a piece of a call that goes on, and about to be answered: keeps what it has written, in
+    /// case the turn is lost before the end of the call.
+    fn remember(&mut self) {
+        let mut pieces = self.file.pieces.lock();
+        pieces.bytes += self.data.len();
+        if pieces.bytes > PIECES_KEPT {
+            pieces.data = Vec::new();
+        } else {
+            pieces.data.push(std::mem::take(&mut self.data));
+        }
+    }
+
+    /// Puts the pieces of the call that were answered before this one. Gives whether they were
+    /// kept.
+    fn join_pieces(&mut self) -> bool {
+        let pieces = std::mem::take(&mut *self.file.pieces.lock());
+        if pieces.bytes > PIECES_KEPT {
+            return false;
+        }
+        let data = std::mem::take(&mut self.data);
+        self.data = pieces.data.into_iter().flatten().chain(data).collect();
+        self.earlier += pieces.bytes;
+        true
+    }
+
     /// Answers the program.
     fn answer(self, result: io::Result<()>) {
+        if let Err(error) = &result {
+            self.file.tell_of_loss(self.earlier, error);
+        }
         if result.is_err() {
             self.file.take_back(self.held);
         }
@@ -277,42 +442,76 @@ pub(super) struct Written(Vec<(Append, Outcome)>);
 impl Written {
     /// Answers the programs, the turn having been ours all the while. Gives what is left to be
     /// done under another turn.
-    pub(super) fn answer(self) -> Vec<Job> {
+    ///
+    /// With `more`, the last is a piece of a call that goes on.
+    pub(super) fn answer(self, more: bool) -> Vec<Job> {
         let mut left = Vec::new();
-        for (append, outcome) in self.0 {
-            match outcome {
-                Outcome::NotSent => left.push(append.into_job()),
-                Outcome::WasIn => append.answer(Ok(())),
-                Outcome::Sent(_, result) => append.answer(result),
-                Outcome::Failed(error) => append.answer(Err(error)),
+        let last = self.0.len().saturating_sub(1);
+        for (i, (mut append, outcome)) in self.0.into_iter().enumerate() {
+            let done = match outcome {
+                Outcome::NotSent => {
+                    left.push(append.into_job());
+                    continue;
+                }
+                Outcome::WasIn => Ok(()),
+                Outcome::Sent(_, result) => result,
+                Outcome::Failed(error) => Err(error),
+            };
+            match more && i == last && done.is_ok() {
+                true => append.remember(),
+                false => append.file.forget_pieces(),
             }
+            append.answer(done);
         }
         left
     }
 
-    /// The turn was lost before the answers. What was sent may be in the file or not; whoever has
+    /// Whether the last of it was not sent, the turn having become slow.
+    pub(super) fn is_not_sent(&self) -> bool {
+        matches!(self.0.last(), Some((_, Outcome::NotSent)))
+    }
+
+    /// Turn `turn` was lost before the answers. What was sent may be in the file or not; whoever has
     /// the next turn can tell, so it is left for that.
-    pub(super) fn lose(self) -> Vec<Job> {
+    ///
+    /// With `goes_on` it is a piece of a call, and others of it were answered before. They are in
+    /// the file if it is, and not if it is not, for the claim says where the call began; so they are
+    /// made again with it.
+    pub(super) fn lose(self, turn: u64, goes_on: bool) -> Vec<Job> {
         let mut left = Vec::new();
         for (mut append, outcome) in self.0 {
-            match outcome {
-                Outcome::NotSent => left.push(append.into_job()),
-                Outcome::WasIn => append.answer(Ok(())),
-                Outcome::Sent(place, _) => {
-                    append.place = Some(place);
-                    left.push(append.into_job());
+            let place = match outcome {
+                Outcome::NotSent if goes_on => Some(Place {
+                    turn,
+                    ino: append.file.target().id.ino,
+                    // It is in no file.
+                    end: u64::MAX,
+                }),
+                Outcome::NotSent => append.place,
+                Outcome::WasIn => {
+                    append.answer(Ok(()));
+                    continue;
                 }
-                Outcome::Failed(error) => append.answer(Err(error)),
+                Outcome::Sent(place, _) => Some(place),
+                Outcome::Failed(error) => {
+                    append.answer(Err(error));
+                    continue;
+                }
+            };
+            append.place = place;
+            if goes_on && !append.join_pieces() {
+                log::error!(
+                    "{}: the lock was lost in the middle of a write of more than {} bytes, which \
+                     comes back short; what of it is in the file cannot be told",
+                    append.file.guard.label,
+                    PIECES_KEPT
+                );
+                append.answer(Err(io::Error::from_raw_os_error(libc::EIO)));
+                continue;
             }
+            left.push(append.into_job());
         }
         left
-    }
-
-    /// It cannot be left for another turn: pieces of the same call were acknowledged before.
-    pub(super) fn fail(self) {
-        for (append, _) in self.0 {
-            append.answer(Err(io::Error::from_raw_os_error(libc::EIO)));
-        }
     }
 
     /// Whether something failed in such a way that it may be done all the same, later.
@@ -413,7 +612,12 @@ impl Guard {
         let mut rest = Vec::with_capacity(batch.len());
         for mut append in batch {
             let Some(place) = append.place else {
-                rest.push(append);
+                // What was answered comes in order, or not at all.
+                let before = append.file.error.lock().filter(|_| append.answered);
+                match before.map(io::Error::from_raw_os_error) {
+                    Some(error) => written.push((append, Outcome::Failed(error))),
+                    None => rest.push(append),
+                }
                 continue;
             };
             match permit.fate(place) {

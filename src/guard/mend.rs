@@ -41,6 +41,8 @@ pub struct Mending<'a> {
     pub turn: u64,
     /// The claim that holds it.
     pub claim: &'a CStr,
+    /// Shows a sign of life, where that is due: a copy may take longer than `stale_after`.
+    pub show_life: &'a dyn Fn(),
     /// Whether that turn may still do something.
     pub is_prompt: &'a dyn Fn() -> io::Result<()>,
     /// How the copy takes the place of the file.
@@ -179,7 +181,10 @@ impl Mending<'_> {
             let size = self.whole(&source, &before, last)?;
             let new = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | direct;
             let copy = sys::fs::openat(self.dir.fd(), making, new, 0o600)?;
-            copy::data(&source, &copy, size)?;
+            copy::data(&source, &copy, size, || {
+                (self.show_life)();
+                (self.is_prompt)()
+            })?;
             copy::attributes(&source, &copy, &before)?;
             sys::fs::set_times(&copy, SetTime::To(before.atime), SetTime::To(before.mtime))?;
             sys::fs::fsync(&copy, false)?;

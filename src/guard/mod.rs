@@ -6,12 +6,14 @@
 //! thread. Nothing here knows FUSE: work arrives as bytes, closures and replies.
 //!
 //! [`queue`] holds what waits, [`shift`] the worker's run from taking a turn to ending it,
-//! [`append`] what is done with appends under a turn ([`permit`] says what may be), [`pulse`] whether the turn is still ours,
+//! [`append`] what is done with appends under a turn ([`permit`] says what may be), [`behind`] which
+//! are answered before that, [`pulse`] whether the turn is still ours,
 //! [`mend`] what is done after a broken one, [`records`] the holding back of unfinished
 //! records, [`signals`] how a waiting program is interrupted, [`stuck`] who must not wait, [`keeper`] what must be done later,
 //! [`locks`] who holds which advisory lock.
 
 pub mod append;
+pub mod behind;
 pub mod dotlocks;
 pub mod family;
 pub mod file;
@@ -94,6 +96,8 @@ pub struct Shared {
     /// Held while a file is written to on this host, under whichever name; spread over files by
     /// their inode numbers.
     writing: Box<[Mutex<()>]>,
+    /// How much was answered and is not done.
+    behind: behind::OfMount,
     /// Puts a file in the place of another that programs may have open; see [`Guards::set_put`].
     put: OnceLock<Box<Put>>,
     /// Directories of guarded files, by device and inode number, with what their listings showed.
@@ -144,6 +148,7 @@ impl Guards {
                 writing: std::iter::repeat_with(Mutex::default)
                     .take(WRITING)
                     .collect(),
+                behind: behind::OfMount::default(),
                 put: OnceLock::new(),
                 directories: DashMap::new(),
                 credentials,

@@ -14,6 +14,9 @@ const PERHAPS_MORE: Duration = Duration::from_millis(200);
 /// The same when the end of the call is known when it comes.
 const SURELY_MORE: Duration = Duration::from_secs(10);
 
+/// Pieces of `writev(2)` may be small: one byte for each of 256 pieces of memory at the least.
+const LEAST_PIECE: u64 = 256;
+
 /// A call whose next piece is expected.
 pub(super) struct Unfinished {
     file: Arc<AppendFile>,
@@ -32,10 +35,21 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
+    /// The file that it writes to.
+    pub(super) fn file(&self) -> Arc<AppendFile> {
+        Arc::clone(&self.file)
+    }
+
     /// Whether its thread is known to have finished it.
     fn is_over(&self) -> bool {
         self.finished.is_some() && syscall::writes_finished(self.tid) != self.finished
     }
+}
+
+/// Whether a call may write from so many pieces of memory that a request may end before it is full.
+/// (What cannot be seen may be one; its end is seen all the same.)
+fn is_vector(seen: &Call) -> bool {
+    seen.pieces > 256 || seen.running
 }
 
 impl Guard {
@@ -82,6 +96,24 @@ impl Guard {
         Vec::new()
     }
 
+    /// Whether a piece of a plain buffer may have been cut: only where it is as large as a piece can
+    /// be, less what the buffer's first page lacks.
+    fn is_full(&self, len: u64) -> bool {
+        len + 4096 > self.shared.max_write as u64
+    }
+
+    /// Whether a call that `tid` waits in, and of which `len` bytes have come, may go on with
+    /// another piece.
+    pub(super) fn is_followed(&self, len: usize, tid: u32) -> bool {
+        let len = len as u64;
+        if len < LEAST_PIECE {
+            return false;
+        }
+        let seen = syscall::of_waiting_thread(tid);
+        let whole = seen.count.is_some_and(|count| count <= len);
+        !whole && (self.is_full(len) || is_vector(&seen))
+    }
+
     /// Whether another piece of the call that this job belongs to will follow. `before` is the
     /// call, when this is not its first piece.
     pub(super) fn more_to_come(
@@ -92,29 +124,27 @@ impl Guard {
         let Work::Append {
             file,
             piece: (offset, len),
+            earlier,
+            answered: false,
             ..
         } = &job.work
         else {
             return None;
         };
         let len = *len as u64;
-        // A piece of a plain buffer is cut only where it is as large as a piece can be, less what
-        // the buffer's first page lacks. Pieces of writev() may be smaller, one byte for each of
-        // 256 pieces of memory at the least.
-        let full = len + 4096 > self.shared.max_write as u64;
-        if before.is_none() && len < 256 {
+        if before.is_none() && len < LEAST_PIECE {
             return None;
         }
+        let full = self.is_full(len);
         let seen = match before {
             Some(_) => Call::default(),
             None => syscall::of_waiting_thread(job.waiter.tid),
         };
         let (known, vector, number) = match before {
             Some(call) => (call.left, call.vector, call.number),
-            // What cannot be seen may be a call of many pieces; its end is seen all the same.
-            None => (seen.count, seen.pieces > 256 || seen.running, seen.number),
+            None => (seen.count, is_vector(&seen), seen.number),
         };
-        let left = known.map(|count| count.saturating_sub(len));
+        let left = known.map(|count| count.saturating_sub(len + *earlier as u64));
         if left == Some(0) || !(full || vector) {
             return None;
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::queue::Guard;
 use crate::lock::turns::Actor;
-use crate::lock::{LockNames, Turns};
+use crate::lock::{Directory, LockNames, Turns};
 use crate::sys::process::boottime;
 
 /// The turn that a guard holds.
@@ -51,6 +51,32 @@ impl Guard {
             pulse.sign = pulse.sign.max(sign);
         }
         Ok(())
+    }
+
+    /// Shows a sign of life, where that is due, in the middle of work that takes long. A failure
+    /// shows in that the turn becomes slow.
+    pub fn show_life(&self) {
+        let slow = self.is_slow();
+        let due = {
+            let mut pulse = self.pulse.lock();
+            let Some(pulse) = &mut *pulse else { return };
+            pulse.slow = slow;
+            let age = boottime().saturating_sub(pulse.sign);
+            (age >= self.rule.stale_after / 4).then(|| pulse.clone())
+        };
+        let Some(Pulse { claim, actor, .. }) = due else {
+            return;
+        };
+        let sign = boottime();
+        let _assumed = self.act_as(actor);
+        match self.dir.touch(&claim) {
+            Ok(()) => {
+                if let Some(pulse) = &mut *self.pulse.lock() {
+                    pulse.sign = pulse.sign.max(sign);
+                }
+            }
+            Err(error) => log::warn!("{}: could not refresh the lock: {error}", self.label),
+        }
     }
 
     /// The number of the turn that is held; 0 where none is.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::append::{AppendFile, Held};
+use super::behind::Behind;
 use super::family::{self, Line};
 use super::holds::Entry;
 use super::locks::{Closing, Lock, Range, Space, Table};
@@ -54,6 +55,8 @@ pub struct Guard {
     pub(super) not_permitted: Mutex<HashSet<u32>>,
     /// How much of the file readers on this mount may see.
     pub visible: Visible,
+    /// Appends that were answered before they are done.
+    pub(super) behind: Behind,
     /// Files that were written to and not shown yet, and from where on.
     pub(super) changed: Mutex<Vec<(Arc<AppendFile>, u64)>>,
     /// Readers on other hosts have been told that the file is being written to.
@@ -140,6 +143,11 @@ pub enum Work {
         /// Where it was written before, under a turn that was lost: whether it is in the file is
         /// not known.
         place: Option<Place>,
+        /// How many bytes it begins with that were answered before, as pieces of the same call, and
+        /// must be made again with it.
+        earlier: usize,
+        /// The program was answered when it was queued ([`super::behind`]).
+        answered: bool,
         /// Gets the number of bytes that the program has written.
         reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
     },
@@ -223,6 +231,12 @@ impl Job {
         })
     }
 
+    /// Whether pieces of its call were answered that are in no file now: it must not fail, since the
+    /// program would take them for written.
+    pub(super) fn is_half_done(&self) -> bool {
+        matches!(self.work, Work::Append { earlier: 1.., .. })
+    }
+
     /// Answers without having done the work.
     pub(super) fn refuse(self, errno: i32) {
         let error = io::Error::from_raw_os_error(errno);
@@ -232,8 +246,10 @@ impl Job {
                 held,
                 reply,
                 place,
+                earlier,
                 ..
             } => {
+                file.tell_of_loss(earlier, &error);
                 file.take_back(held);
                 // What may be in the file must not look as if it could be tried again.
                 let unknown = place.map(|_| io::Error::from_raw_os_error(libc::EIO));
@@ -293,6 +309,7 @@ impl Guard {
             callers: Mutex::default(),
             not_permitted: Mutex::default(),
             visible: Visible::default(),
+            behind: Behind::default(),
             changed: Mutex::default(),
             announced: AtomicBool::new(false),
             noted: AtomicBool::new(false),
@@ -680,7 +697,9 @@ impl Guard {
         }
         // (Making a lock file is left to the worker, which knows what it holds, and is soon done.)
         let is_meant = |job: &Job| {
-            interrupted.contains(&job.waiter.tid) && !matches!(job.work, Work::MakeLock(_))
+            interrupted.contains(&job.waiter.tid)
+                && !matches!(job.work, Work::MakeLock(_))
+                && !job.is_half_done()
         };
         for job in self.take_jobs(is_meant) {
             job.refuse(libc::EINTR);

@@ -121,6 +121,7 @@ impl Guard {
             label: &self.label,
             turn: turn.n,
             claim: &turn.claim,
+            show_life: &|| self.show_life(),
             is_prompt: &|| self.is_prompt(),
             put: &put,
         };
@@ -317,14 +318,15 @@ impl Guard {
         let now = boottime();
         let waited = |job: &Job| now.saturating_sub(job.queued);
         let impatient = |job: &Job| {
-            job.waiter
-                .patience
-                .is_some_and(|limit| waited(job) >= limit)
+            let patience = job.waiter.patience.filter(|_| !job.is_half_done());
+            patience.is_some_and(|limit| waited(job) >= limit)
         };
         for job in self.take_jobs(impatient) {
             job.refuse(libc::EAGAIN);
         }
-        let late = |job: &Job| job.waiter.patience.is_none() && waited(job) >= timeout;
+        let late = |job: &Job| {
+            job.waiter.patience.is_none() && waited(job) >= timeout && !job.is_half_done()
+        };
         let late = self.take_jobs(late);
         if !late.is_empty() {
             log::warn!(
@@ -384,11 +386,22 @@ impl Guard {
             let long = if contended { QUANTUM } else { LONGEST_TURN };
             let tired = contended && boottime().saturating_sub(turn.taken) >= long;
             let goes_on = unfinished.is_some();
+            let called = unfinished.as_ref().map(Unfinished::file);
             let batch = self.next_batch(&mut unfinished, tired);
             if batch.is_empty() {
                 if unfinished.is_some() {
                     self.expire(|| "a program in the middle of a large write".to_owned());
                     continue;
+                }
+                if let Some(file) = called {
+                    // It has ended early, and the program knows how much of it is written.
+                    let unnoted = self.unnote(turns, caller, turn);
+                    self.settle(turns, caller, turn);
+                    file.forget_pieces();
+                    if !unnoted {
+                        turn.inherits = true;
+                        return self.lose(turn.n);
+                    }
                 }
                 if self.is_held() {
                     self.expire(|| self.describe_holders());
@@ -422,15 +435,19 @@ impl Guard {
                     turn,
                 };
                 let written = self.write_batch(appends, more, &permit);
+                // Pieces of the call before that one are in the file, and others must not come
+                // between: it is made again as a whole. (The note of its beginning stays.)
+                let torn = goes_on && written.is_not_sent();
                 // What may be executed late, though it was answered with an error, must be kept
                 // from the file as if the turn had been broken.
                 let tainted =
-                    written.may_come_late() || (!more && !self.unnote(turns, caller, turn));
+                    torn || written.may_come_late() || (!more && !self.unnote(turns, caller, turn));
                 if !more {
                     self.settle(turns, caller, turn);
                 }
                 let left = match self.still_ours() {
-                    Ok(()) => written.answer(),
+                    Ok(()) if torn => written.lose(turn.n, true),
+                    Ok(()) => written.answer(more),
                     Err(_) => {
                         self.settle(turns, caller, turn);
                         log::error!(
@@ -440,19 +457,11 @@ impl Guard {
                         );
                         self.lose(turn.n);
                         turn.inherits = true;
-                        if goes_on || more {
-                            // Pieces of that call were acknowledged, and are not kept here.
-                            return written.fail();
-                        }
-                        let left = written.lose();
+                        let left = written.lose(turn.n, goes_on);
                         return self.requeue(left);
                     }
                 };
-                if goes_on {
-                    left.into_iter().for_each(|job| job.refuse(libc::EIO));
-                } else {
-                    self.requeue(left);
-                }
+                self.requeue(left);
                 if tainted {
                     turn.inherits = true;
                     self.lose(turn.n);
@@ -573,7 +582,7 @@ impl Guard {
                 Ok(append) => {
                     let written = self.write_batch(vec![append], false, &WithoutTurn);
                     self.show();
-                    written.answer();
+                    written.answer(false);
                 }
                 Err(other) => self.do_alone(*other),
             }
@@ -649,6 +658,11 @@ impl Guard {
                 break;
             }
             let call = self.more_to_come(job, None);
+            if call.is_some() && !batch.is_empty() {
+                // What is answered before the call is over must not be behind where it began: there
+                // the file ends if we die in the middle of it.
+                break;
+            }
             batch.extend(queue.jobs.remove(at));
             if call.is_some() {
                 *unfinished = call;
@@ -788,7 +802,7 @@ impl Guard {
                 Ok(append) => {
                     let written = self.write_batch(vec![append], false, &WithoutTurn);
                     self.show();
-                    written.answer();
+                    written.answer(false);
                 }
                 Err(other) => self.do_alone(*other),
             }

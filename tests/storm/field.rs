@@ -323,7 +323,8 @@ impl<'a> Field<'a> {
         let host = "date +%s.%N; grep /mnt/ /proc/mounts; tc qdisc show dev eth0
             ps -eo pid,ppid,stat,wchan:30,etimes,args | grep -e python -e dotlockfs
             for task in /proc/$(</run/daemon)/task/*; do
-                echo \"$(<$task/comm) $(<$task/wchan)\"
+                echo \"== $(<$task/comm) $(<$task/wchan)\"
+                cat $task/stack
             done
             dmesg | tail -n 5";
         let mut machines = self.cluster.hosts();

@@ -22,9 +22,9 @@ pub fn record(writer: &str, seq: u32, size: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Compares a file with what its writers have tried. `pieces`: a record that needs more than one
-/// call of the kernel may be cut off after one if its writer was not told that it is whole; no
-/// rule says where it ends.
+/// Compares a file with what its writers have tried. A record that needs more than one call of the
+/// kernel may be cut off after one if its writer was told so: the disk was full. `pieces`: also if
+/// it was told of another error, or of nothing; no rule says where a record ends.
 pub fn check(data: &[u8], journals: &[&Journal], pieces: bool) -> Found {
     let mut found = Found::of(journals);
     let by_name: HashMap<_, _> = journals.iter().map(|j| (j.writer.as_str(), *j)).collect();
@@ -33,7 +33,7 @@ pub fn check(data: &[u8], journals: &[&Journal], pieces: bool) -> Found {
     for part in parts(data) {
         let begin = part.begin;
         let Some((writer, seq)) = part.whole else {
-            match cut(data, &part, &by_name).filter(|_| pieces) {
+            match cut(data, &part, &by_name, pieces) {
                 Some(what) => found.note(format!("cut off at byte {begin}: {what}")),
                 None => found.fault("torn", torn(data, &part)),
             }
@@ -126,11 +126,21 @@ fn header(data: &[u8]) -> Option<(&str, u32, usize)> {
 }
 
 /// Is it the beginning of a record, cut off after a whole piece, that nobody was told to be whole?
-fn cut(data: &[u8], part: &Part, by_name: &HashMap<&str, &Journal>) -> Option<String> {
+/// Without `pieces`, only where its writer was told how much of it is written.
+fn cut(
+    data: &[u8],
+    part: &Part,
+    by_name: &HashMap<&str, &Journal>,
+    pieces: bool,
+) -> Option<String> {
     let bytes = &data[part.begin..part.end];
     let (writer, seq, size) = header(bytes)?;
     let journal = by_name.get(writer)?;
-    let acknowledged = journal.tries.get(&seq)?.outcome == Outcome::Ok;
+    let outcome = journal.tries.get(&seq)?.outcome;
+    let acknowledged = outcome == Outcome::Ok;
+    if !pieces && outcome != Outcome::Failed(0) {
+        return None;
+    }
     let after_a_piece = bytes.len().div_ceil(4096).is_multiple_of(PIECE / 4096);
     let fits = after_a_piece && !acknowledged && record(writer, seq, size).starts_with(bytes);
     fits.then(|| format!("{}, {} bytes", journal.tell(seq), bytes.len()))
