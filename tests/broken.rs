@@ -549,3 +549,93 @@ fn forged_names_do_not_stop_anybody_for_long() {
     }
     assert_eq!(world.text(), expected);
 }
+
+/// A daemon that is stopped, until this is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(daemon: u32) -> Stopped {
+        send(daemon, libc::SIGSTOP);
+        Stopped(daemon)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        send(self.0, libc::SIGCONT);
+    }
+}
+
+/// A program that writes 2 MiB in one call, whose second half is in memory that is not there yet:
+/// the kernel waits for it in the middle of the call, until the daemon of `slow` goes on.
+#[must_use]
+fn begin_large_write(program: &mut Program, slow: &Mount) -> Stopped {
+    fs::write(slow.join("half"), "b".repeat(1 << 20)).expect("write");
+    program.does(&format!(
+        "import ctypes, threading; \
+         libc = ctypes.CDLL(None, use_errno=True); libc.mmap.restype = ctypes.c_void_p; \
+         libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]; \
+         half = os.open('{}/half', os.O_RDONLY); \
+         at = libc.mmap(None, 2 << 20, 3, 0x22, -1, 0); \
+         ctypes.memset(at, 97, 1 << 20); \
+         assert libc.mmap(at + (1 << 20), 1 << 20, 1, 0x12, half, 0) == at + (1 << 20)",
+        slow.path().display()
+    ));
+    let stopped = Stopped::new(slow.daemon());
+    program.does("written = []; append = os.open('log', os.O_WRONLY | os.O_APPEND)");
+    program.does(
+        "writer = threading.Thread(target=lambda: \
+         written.append(libc.write(append, ctypes.c_void_p(at), 2 << 20))); writer.start()",
+    );
+    stopped
+}
+
+/// A write that the kernel sends in two pieces, and whose lock is lost between them.
+#[test]
+fn a_large_write_whose_lock_was_lost_is_made_again() {
+    let world = World::new("");
+    let elsewhere = directory();
+    let slow = Mount::new(elsewhere.path());
+    let mut program = Program::on(&world.one);
+    let stopped = begin_large_write(&mut program, &slow);
+    let size = || world.text().len();
+    assert!(wait_until(DEADLINE, || size() == 1 << 20), "{}", size());
+    world.stop_one(|| _ = append(&world.two, "other"));
+    // Whoever has broken it has left out what had come of it.
+    assert!(world.text() == "other\n", "{}", size());
+    drop(stopped);
+    program.does("writer.join(); assert written == [2 << 20], written");
+    let expected = format!("other\n{0}{1}", "a".repeat(1 << 20), "b".repeat(1 << 20));
+    assert!(world.text() == expected, "{}", size());
+}
+
+/// What was answered before such a write is not lost with it.
+#[test]
+fn a_large_write_does_no_harm_to_what_was_answered_before() {
+    let world = World::new("ack = \"close\"");
+    let elsewhere = directory();
+    let slow = Mount::new(elsewhere.path());
+    let mut holder = Program::on(&world.two);
+    holder.does("f = open('log'); fcntl.flock(f, fcntl.LOCK_EX)");
+    let mut program = Program::on(&world.one);
+    program.does("log = os.open('log', os.O_WRONLY | os.O_APPEND); os.write(log, b'before\\n')");
+    let stopped = begin_large_write(&mut program, &slow);
+    holder.does("fcntl.flock(f, fcntl.LOCK_UN)");
+    let size = || world.text().len();
+    assert!(
+        wait_until(DEADLINE, || size() == 7 + (1 << 20)),
+        "{}",
+        size()
+    );
+    program.does("os.close(log)");
+    world.stop_one(|| _ = append(&world.two, "other"));
+    assert!(world.text() == "before\nother\n", "{}", size());
+    drop(stopped);
+    program.does("writer.join(); assert written == [2 << 20], written");
+    let halves = format!("{0}{1}", "a".repeat(1 << 20), "b".repeat(1 << 20));
+    assert!(
+        world.text() == format!("before\nother\n{halves}"),
+        "{}",
+        size()
+    );
+}

@@ -104,7 +104,8 @@ rule 1: scratch/**, *.tmp
   everything     not guarded: these files pass straight through
 
 rule 2: logs/**/*.log, results.csv
-  appends        locked for each write, on the server before write() returns
+  appends        locked for a batch of writes, on the server before close(),
+                 fsync() or a read of the file returns
   records        end in "\n"; only whole records reach the file
   truncation     under the same lock
   other writes   locked from open to the last close
@@ -129,9 +130,6 @@ rule 3: **
   dead locks     broken after 1m without a sign of life
   late writes    of a broken lock's holder meet the old file, a copy takes its
                  place; not if it is larger than 1.0 GiB
-
-warning: logs/**/*.log, results.csv: ack = "close" has no effect in this
-         version; each write is on the server before write() returns
 "#;
     let world = World::with(GOOD);
     assert_eq!(world.check_here(), success(expected));

@@ -1,7 +1,7 @@
 //! Rules in plain words, for `dotlockfs check-config` and for warnings.
 
 use super::error::shown_text;
-use super::rules::{Ack, Append, Fence, Replace, Rule, Rules, Update, Word};
+use super::rules::{Ack, Append, Fence, Replace, Rule, Rules, Update};
 
 /// The width of a terminal that every line fits, as far as the patterns allow.
 const WIDTH: usize = 80;
@@ -51,6 +51,10 @@ fn lines(rule: &Rule) -> String {
     line(
         "appends",
         match rule.append {
+            Append::Write if rule.ack == Ack::Close => {
+                "locked for a batch of writes, on the server before close(), fsync() or a read of \
+                 the file returns"
+            }
             Append::Write => "locked for each write, on the server before write() returns",
             Append::Open => {
                 "locked from open to the last close, on the server before write() returns"
@@ -140,20 +144,6 @@ fn lines(rule: &Rule) -> String {
     out
 }
 
-/// For a key that is written in the rule file: the warning that its value does not do what it
-/// asks for, if this version does not enforce it.
-pub(super) fn unenforced(rule: &Rule, key: &str) -> Option<String> {
-    let warning = match key {
-        "ack" if rule.ack == Ack::Close => format!(
-            "ack = \"{}\" has no effect in this version; each write is on the server before \
-             write() returns",
-            rule.ack.word()
-        ),
-        _ => return None,
-    };
-    Some(warning)
-}
-
 /// A short name for a rule: its patterns, or the first of them where they are many.
 pub(super) fn label(files: &[String]) -> String {
     const MOST: usize = 3;
@@ -204,6 +194,7 @@ fn fold(line: &str, width: usize, indent: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rules::Word as _;
     use super::*;
     use std::path::Path;
 

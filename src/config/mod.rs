@@ -13,8 +13,8 @@
 //! - [`error`]: faults, shown with the line they stand in
 //!
 //! A rule file is read by people on many hosts and a fault in it leaves files unguarded, so
-//! everything that is not understood is an error, and every value that this version does not
-//! enforce yet is a warning ([`Rules::warnings`]).
+//! everything that is not understood is an error, and a value that has no effect beside the others
+//! is a warning ([`Rules::warnings`]).
 
 pub mod error;
 pub mod explain;

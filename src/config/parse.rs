@@ -17,7 +17,7 @@ use super::error::ConfigError;
 use super::explain;
 use super::globs::{self, Patterns};
 use super::nearest::nearest;
-use super::rules::{Append, Rule, Rules, Word};
+use super::rules::{Ack, Append, Rule, Rules, Word};
 
 /// The largest rule file, in bytes.
 const MAX_SIZE: u64 = 1024 * 1024;
@@ -233,10 +233,10 @@ impl Source<'_> {
         };
         rule.files = files;
         let label = explain::label(&rule.files);
-        for (key, _) in in_order(table) {
-            if let Some(warning) = explain::unenforced(&rule, key.get_ref()) {
-                warnings.push(format!("{label}: {warning}"));
-            }
+        if rule.append == Append::Open && rule.ack == Ack::Close {
+            warnings.push(format!(
+                "{label}: ack = \"close\" has no effect, since append is \"open\""
+            ));
         }
         if rule.append == Append::Off && rule.record.is_some() {
             warnings.push(format!(
@@ -477,7 +477,7 @@ fn brief(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Ack, Fence, Replace, Update};
+    use crate::config::{Fence, Replace, Update};
 
     const WHOLE: &str = r#"version = 1
 
@@ -571,15 +571,12 @@ fence_limit = "100 MiB"
     }
 
     #[test]
-    fn only_written_values_that_are_not_enforced_are_warned_of() {
-        let warnings = parse(WHOLE).unwrap().warnings();
-        let expected = "logs/**/*.log, results.csv: ack = \"close\" has no effect in this version; \
-                        each write is on the server before write() returns";
-        assert_eq!(warnings, [expected]);
-    }
-
-    #[test]
     fn values_without_effect_are_warned_of() {
+        let ack = parse(&with("append = 'open'\nack = 'close'")).unwrap();
+        assert_eq!(
+            ack.warnings(),
+            ["a: ack = \"close\" has no effect, since append is \"open\""]
+        );
         let record = parse(&with("append = 'off'\nrecord = \"\\n\"")).unwrap();
         assert_eq!(
             record.warnings(),

@@ -9,8 +9,6 @@ use super::globs::{self, Patterns};
 use super::{FILE_NAME, explain, parse};
 
 /// What happens to files that match a `[[guard]]` of the rule file.
-///
-/// This version enforces all of it but [`Ack::Close`]; see [`Rules::warnings`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// The patterns as written; see [`globs`] for what they match. Never empty.
@@ -147,12 +145,6 @@ pub enum Fence {
 pub(super) trait Word: Copy + PartialEq + 'static {
     /// Each value with its word, the default first.
     const WORDS: &'static [(&'static str, Self)];
-
-    /// The word for this value.
-    fn word(self) -> &'static str {
-        let found = Self::WORDS.iter().find(|(_, value)| *value == self);
-        found.map_or("?", |(word, _)| word)
-    }
 }
 
 impl Word for Append {
@@ -315,8 +307,7 @@ impl Rules {
     }
 
     /// What the writer of the file should know: one sentence for each value written in it
-    /// that this version does not enforce, or that has no effect beside the others. Defaults
-    /// give no warning.
+    /// that has no effect beside the others. Defaults give no warning.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
     }

@@ -287,7 +287,11 @@ impl Filesystem for Mounted {
             Ok((fh, how)) => reply.opened(FileHandle(fh), how),
             Err(error) => reply.error(errno(&error)),
         };
-        let (overlay, waiter) = (Arc::clone(&self.0), self.0.waiter(req));
+        let waiter = self.0.waiter(req);
+        if flags.0 & libc::O_ACCMODE == libc::O_WRONLY {
+            return self.0.open_file(waiter, ino, flags.0, Box::new(answer));
+        }
+        let overlay = Arc::clone(&self.0);
         self.0.after_appends(ino, move || {
             overlay.open_file(waiter, ino, flags.0, Box::new(answer));
         });

@@ -211,6 +211,31 @@ impl AppendFile {
         }
     }
 
+    /// The pieces that were kept, as an append for which nobody waits. Turn `turn` was lost after
+    /// they were written.
+    pub(super) fn pieces_again(self: &Arc<Self>, turn: u64) -> Option<Job> {
+        let pieces = std::mem::take(&mut *self.pieces.lock());
+        if pieces.data.is_empty() {
+            self.tell_of_loss(pieces.bytes, &io::Error::from_raw_os_error(libc::EIO));
+            return None;
+        }
+        let work = Work::Append {
+            file: Arc::clone(self),
+            data: pieces.data.concat(),
+            held: Held::default(),
+            piece: (0, 0),
+            place: Some(Place {
+                turn,
+                ino: self.target().id.ino,
+                end: u64::MAX,
+            }),
+            earlier: pieces.bytes,
+            answered: true,
+            reply: Box::new(|_| ()),
+        };
+        Some(Job::new(work, self.waiter(0)))
+    }
+
     /// The call whose pieces were kept is over.
     pub(super) fn forget_pieces(&self) {
         let mut pieces = self.pieces.lock();
@@ -440,6 +465,11 @@ enum Outcome {
 pub(super) struct Written(Vec<(Append, Outcome)>);
 
 impl Written {
+    /// A piece of a call that cannot be sent.
+    pub(super) fn not_sent(piece: Append) -> Written {
+        Written(vec![(piece, Outcome::NotSent)])
+    }
+
     /// Answers the programs, the turn having been ours all the while. Gives what is left to be
     /// done under another turn.
     ///

@@ -6,12 +6,13 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::append::Append;
+use super::append::{Append, Written};
 use super::mend::{self, Mending};
 use super::permit::{UnderTurn, WithoutTurn};
 use super::pieces::Unfinished;
 use super::pulse::Pulse;
 use super::queue::{Guard, Job, LockRequest, Work};
+use super::syscall;
 use crate::backing::Caller;
 use crate::lock::dotlock::{self, Dotlock};
 use crate::lock::part::{self, Part};
@@ -368,11 +369,26 @@ impl Guard {
             if let Err(error) = self.show_sign(turns, caller, turn) {
                 log::warn!("{}: could not refresh the lock: {error}", self.label);
                 if !self.is_held() || is_gone(&error) {
+                    if let Some(call) = unfinished.take() {
+                        self.rescue(call, turn.n);
+                        turn.inherits = true;
+                    }
                     self.lose(turn.n);
                     return self.settle(turns, caller, turn);
                 }
                 // What programs hold they hold until it is known to be lost.
                 std::thread::sleep(WHILE_HELD);
+            }
+            if self.is_slow()
+                && !self.is_held()
+                && let Some(call) = unfinished.take()
+            {
+                // The next piece cannot be written under this turn, and what of the call was must
+                // not stay without it.
+                self.settle(turns, caller, turn);
+                self.rescue(call, turn.n);
+                turn.inherits = true;
+                return self.lose(turn.n);
             }
             if self.is_slow() {
                 // Nothing begins under it any more; but what programs hold they keep, as long as
@@ -472,6 +488,25 @@ impl Guard {
             if unfinished.is_none() && held >= long && !self.is_held() {
                 return;
             }
+        }
+    }
+
+    /// The turn must end in the middle of a call, whose pieces so far will not be in the file: waits
+    /// for its next piece, and leaves all of it to be made again under another turn.
+    fn rescue(&self, call: Unfinished, turn: u64) {
+        let (file, tid) = (call.file(), call.tid);
+        let mut unfinished = Some(call);
+        while let Some(call) = unfinished.take() {
+            let piece = self.next_piece(call, &mut unfinished).pop();
+            if let Some(Ok(piece)) = piece.map(Append::from_job) {
+                return self.requeue(Written::not_sent(piece).lose(turn, true));
+            }
+        }
+        // It has ended early. If its program lives, it knows what was answered for written.
+        if syscall::is_there(tid) {
+            self.requeue(file.pieces_again(turn).into_iter().collect());
+        } else {
+            file.forget_pieces();
         }
     }
 

@@ -3,7 +3,7 @@
 //! The kernel hands a large `write(2)` over in pieces and does not say that more is to come.
 //! `/proc/TID/syscall` (proc_pid_syscall(5)) shows the call that a waiting thread is in, with its
 //! arguments. Reading it takes the right to trace the thread (root has it, others where
-//! `kernel.yama.ptrace_scope` is 0), and not every kernel has it. `/proc/TID/io`
+//! `kernel.yama.ptrace_scope` is 0), and not every kernel has it. `/proc/TID/task/TID/io`
 //! (proc_pid_io(5)) counts the write calls that a thread has finished, which tells when this one
 //! is over; it can be read of one's own processes too.
 
@@ -57,8 +57,13 @@ pub fn has_left(tid: u32, number: Option<i64>) -> bool {
     match of_thread(tid).number {
         Some(now) => number.is_some_and(|number| number != now),
         // Not every kernel is built with that file; it says nothing then about the thread.
-        None => !fs::exists(format!("/proc/{tid}")).unwrap_or(true),
+        None => !is_there(tid),
     }
+}
+
+/// Whether there is such a thread, as far as can be seen.
+pub fn is_there(tid: u32) -> bool {
+    fs::exists(format!("/proc/{tid}")).unwrap_or(true)
 }
 
 /// How many write calls the thread has finished; `None` where that cannot be told. It is counted
@@ -69,7 +74,8 @@ pub fn writes_finished(tid: u32) -> Option<u64> {
         // Threads of io_uring write without calls.
         return None;
     }
-    let io = fs::read_to_string(format!("/proc/{tid}/io")).ok()?;
+    // What is in /proc/TID itself counts for all threads of the process.
+    let io = fs::read_to_string(format!("/proc/{tid}/task/{tid}/io")).ok()?;
     io.lines()
         .find_map(|line| line.strip_prefix("syscw: ")?.parse().ok())
 }

@@ -169,7 +169,12 @@ start_host() {
     write_mount_helper
     say "waiting for the server"
     while [[ ! -e $STATE/m/server/ready ]]; do pause 0.05; done
-    mount.cluster "$CL_VERS" "$CL_MOUNT"
+    # A server that is just being restarted refuses: a host boots again in a storm.
+    local tries=0
+    until mount.cluster "$CL_VERS" "$CL_MOUNT"; do
+        ((++tries < 20))
+        pause 0.5
+    done
 }
 
 # pause SECONDS without a fork: a read that can only time out.
