@@ -422,10 +422,8 @@ impl Guard {
                     turn,
                 };
                 let written = self.write_batch(appends, more, &permit);
-                // What may be executed late, though it was answered with an error, must be kept
-                // from the file as if the turn had been broken.
                 let tainted =
-                    written.may_come_late() || (!more && !self.unnote(turns, caller, turn));
+                    written.must_be_fenced() || (!more && !self.unnote(turns, caller, turn));
                 if !more {
                     self.settle(turns, caller, turn);
                 }
