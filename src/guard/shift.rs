@@ -77,7 +77,6 @@ impl Guard {
             let contended =
                 others_seen.is_some_and(|seen| boottime().saturating_sub(seen) < INTEREST);
             if let Err(error) = self.mend(turns, &caller, &mut turn) {
-                self.end_turn(turns, &caller, &turn);
                 // A slow turn does nothing, but the next one may.
                 if error.raw_os_error() != Some(libc::ETIMEDOUT) {
                     if turn.inherits {
@@ -86,8 +85,10 @@ impl Guard {
                             self.label
                         );
                     }
+                    // Before the end of the turn, which may not come about for the same reason.
                     self.refuse_all_of(&caller, &error);
                 }
+                self.end_turn(turns, &caller, &turn);
                 continue;
             }
             if self.has_lock_to_make() {
@@ -239,8 +240,9 @@ impl Guard {
                 Ok(None)
             }
             Err(error) => {
+                self.refuse_all_of(caller, &error);
                 self.end_turn(turns, caller, &turn);
-                Err(error)
+                Ok(None)
             }
         }
     }
