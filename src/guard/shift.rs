@@ -741,10 +741,13 @@ impl Guard {
             }
         }
         let result = calls(None);
-        if let Err(error) = &result
-            && is_refusal(error)
-            && !self.warned.swap(true, Ordering::AcqRel)
-        {
+        let Err(error) = &result else { return result };
+        if !is_refusal(error) {
+            return result;
+        }
+        // Where nobody may, that is perhaps for a while only, and the user may again before us.
+        self.not_permitted.lock().remove(&caller.uid);
+        if !self.warned.swap(true, Ordering::AcqRel) {
             log::warn!(
                 "{}: its directory must be writable for uid {} (or for uid {}, who runs \
                  dotlockfs), since the lock is made there: {error}",
