@@ -23,7 +23,7 @@ use super::{Key, Shared};
 use crate::backing::Caller;
 use crate::backing::credentials::Assumed;
 use crate::config::Rule;
-use crate::lock::turns::{Actor, KEEP_OLD};
+use crate::lock::turns::{Actor, KEEP_OLD, is_gone};
 use crate::lock::{Directory, Identity, LockNames, RealDirectory, Turns};
 use crate::sys;
 use crate::sys::fs::{SetTime, Stat, openat};
@@ -33,6 +33,8 @@ use crate::sys::process::boottime;
 const TICK_PAUSE: Duration = Duration::from_millis(2);
 /// How long that is waited for at the most.
 const LONGEST_TICK: Duration = Duration::from_millis(100);
+/// The pause before one looks once more for a turn that was perhaps taken.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The guard of one name in one directory.
 pub struct Guard {
@@ -581,8 +583,8 @@ impl Guard {
         self.shared.keeper.works(self);
         loop {
             self.work_off(&mut turns);
-            self.resolve(&mut turns);
-            let mut next = self.clean(&mut turns);
+            let unresolved = self.resolve(&mut turns);
+            let mut next = unresolved.into_iter().chain(self.clean(&mut turns)).min();
             if next.is_none() && self.queue.lock().is_unused() {
                 // Another host may have had the last turn; then ours need not stay.
                 self.look_once_more(&mut turns);
@@ -617,15 +619,21 @@ impl Guard {
         }
     }
 
-    /// Ends a turn that was perhaps taken by a call whose answer was an error.
-    fn resolve(&self, turns: &mut Turns) {
+    /// Ends a turn that was perhaps taken by a call whose answer was an error. Gives when to try
+    /// again: others wait for it.
+    fn resolve(&self, turns: &mut Turns) -> Option<Duration> {
+        let mut again = None;
         for actor in turns.actors() {
             if let Some(_assumed) = self.act_as(actor)
                 && let Err(error) = turns.resolve(&*self.dir, boottime())
             {
                 log::debug!("{}: a turn may be left standing: {error}", self.label);
+                if !is_gone(&error) {
+                    again = Some(boottime() + RESOLVE_AGAIN);
+                }
             }
         }
+        again
     }
 
     /// Removes the names of old turns. Gives when there is more to remove.
