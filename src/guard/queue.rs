@@ -744,12 +744,6 @@ impl Guard {
         stat.is_ok_and(|stat| stat.nlink == 0)
     }
 
-    /// Whether the server does not know the directory of the file.
-    pub(super) fn directory_is_stale(&self) -> bool {
-        let stat = sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
-        stat.is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE))
-    }
-
     /// Opens the file that the name refers to now.
     pub(super) fn open_by_name(&self, flags: i32) -> io::Result<OwnedFd> {
         self.open_beside(&self.name, flags)

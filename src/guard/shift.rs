@@ -220,7 +220,15 @@ impl Guard {
                     self.serve_without_lock();
                     return Ok(None);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if is_gone(&error) && self.dir.is_stale() {
+                        // The same, removed on another host; or the server is just being restarted.
+                        // Who has the file open keeps this guard, and may come in time; others get
+                        // a new one, which does no harm, since nothing is held here.
+                        self.disown();
+                    }
+                    return Err(error);
+                }
             }
         };
         self.set_pulse(Some(Pulse {
@@ -695,7 +703,7 @@ impl Guard {
                     return;
                 }
                 Err(error) if is_gone(&error) && self.directory_is_gone() => return,
-                Err(error) if boottime() >= began + LONGEST_END && self.directory_is_stale() => {
+                Err(error) if boottime() >= began + LONGEST_END && self.dir.is_stale() => {
                     log::error!(
                         "{}: its directory is gone from the server, and the lock with it: {error}",
                         self.label
