@@ -4,11 +4,12 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use common::program::Program;
 use common::{DEADLINE, Mount, Who, command, directory, end_of, finish, send, wait_until};
 use tempfile::TempDir;
 
@@ -82,60 +83,6 @@ fn append(mount: &Mount, line: &str) -> Duration {
         .arg(line);
     finish(&mut shell).success();
     began.elapsed()
-}
-
-/// A Python program that does what it is told, one expression or statement a line, and says what
-/// came of it.
-struct Program {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Program {
-    fn on(mount: &Mount) -> Program {
-        let text = r#"
-import errno, fcntl, os, sys
-for line in sys.stdin:
-    try:
-        exec(line)
-        print("ok", flush=True)
-    except OSError as error:
-        print(errno.errorcode[error.errno], flush=True)
-"#;
-        let mut python = command(Who::Root, "python3");
-        python
-            .args(["-Bc", text])
-            .current_dir(mount.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = python.spawn().expect("python3 starts");
-        Program {
-            orders: child.stdin.take().expect("piped"),
-            answers: BufReader::new(child.stdout.take().expect("piped")),
-            child,
-        }
-    }
-
-    #[track_caller]
-    fn ask(&mut self, order: &str) -> String {
-        writeln!(self.orders, "{order}").expect("it listens");
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("it answers");
-        answer.trim_end().to_owned()
-    }
-
-    #[track_caller]
-    fn does(&mut self, order: &str) {
-        assert_eq!(self.ask(order), "ok", "{order}");
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// A process of this host that is gone need not be watched.

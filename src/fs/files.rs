@@ -638,7 +638,8 @@ impl Overlay {
     ) -> io::Result<()> {
         handle.may_change()?;
         let assumed = self.credentials.assume(caller)?;
-        sys::fs::fallocate(&*handle.fd(), mode, offset, length)?;
+        sys::fs::fallocate(&*handle.fd(), mode, offset, length)
+            .inspect_err(|error| handle.note_failure(error))?;
         drop(assumed);
         handle.lock_is_ours()
     }
@@ -660,7 +661,8 @@ impl Overlay {
         let assumed = self.credentials.assume(caller)?;
         // The answer has 32 bits for the length.
         let len = len.min(1 << 30) as usize;
-        let copied = sys::fs::copy_file_range(&*source.fd(), from.1, &*target.fd(), to.1, len)?;
+        let copied = sys::fs::copy_file_range(&*source.fd(), from.1, &*target.fd(), to.1, len)
+            .inspect_err(|error| target.note_failure(error))?;
         drop(assumed);
         target.lock_is_ours()?;
         Ok(copied)

@@ -167,10 +167,10 @@ impl Filesystem for Mounted {
                 let handle = handle.as_deref();
                 let stat = overlay
                     .change(&changed, handle, &changes, tid, may_begin)
-                    .inspect_err(|error| {
-                        if let Some(guard) = guard {
-                            guard.note_failure(error);
-                        }
+                    .inspect_err(|error| match (guard, handle) {
+                        (Some(guard), _) => guard.note_failure(error),
+                        (None, Some(handle)) => handle.note_failure(error),
+                        (None, None) => {}
                     })?;
                 drop(assumed);
                 guard.map_or(Ok(()), Guard::still_ours)?;

@@ -42,6 +42,8 @@ const PIECES_KEPT: usize = 64 * 1024 * 1024;
 
 /// The size of a page, in bytes, or less than that.
 const PAGE: u64 = 4096;
+/// The pause before half a record is to be taken back once more.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The beginning of a record whose end has not come yet.
 #[derive(Debug, Default)]
@@ -462,12 +464,20 @@ enum Outcome {
 }
 
 /// A batch that is written, but not answered yet.
-pub(super) struct Written(Vec<(Append, Outcome)>);
+#[derive(Default)]
+pub(super) struct Written {
+    outcomes: Vec<(Append, Outcome)>,
+    /// Half of it could not be taken back again, or that may be done late.
+    half_left: bool,
+}
 
 impl Written {
     /// A piece of a call that cannot be sent.
     pub(super) fn not_sent(piece: Append) -> Written {
-        Written(vec![(piece, Outcome::NotSent)])
+        Written {
+            outcomes: vec![(piece, Outcome::NotSent)],
+            half_left: false,
+        }
     }
 
     /// Answers the programs, the turn having been ours all the while. Gives what is left to be
@@ -476,8 +486,8 @@ impl Written {
     /// With `more`, the last is a piece of a call that goes on.
     pub(super) fn answer(self, more: bool) -> Vec<Job> {
         let mut left = Vec::new();
-        let last = self.0.len().saturating_sub(1);
-        for (i, (mut append, outcome)) in self.0.into_iter().enumerate() {
+        let last = self.outcomes.len().saturating_sub(1);
+        for (i, (mut append, outcome)) in self.outcomes.into_iter().enumerate() {
             let done = match outcome {
                 Outcome::NotSent => {
                     left.push(append.into_job());
@@ -498,7 +508,7 @@ impl Written {
 
     /// Whether the last of it was not sent, the turn having become slow.
     pub(super) fn is_not_sent(&self) -> bool {
-        matches!(self.0.last(), Some((_, Outcome::NotSent)))
+        matches!(self.outcomes.last(), Some((_, Outcome::NotSent)))
     }
 
     /// Turn `turn` was lost before the answers. What was sent may be in the file or not; whoever has
@@ -509,7 +519,7 @@ impl Written {
     /// made again with it.
     pub(super) fn lose(self, turn: u64, goes_on: bool) -> Vec<Job> {
         let mut left = Vec::new();
-        for (mut append, outcome) in self.0 {
+        for (mut append, outcome) in self.outcomes {
             let place = match outcome {
                 Outcome::NotSent if goes_on => Some(Place {
                     turn,
@@ -544,12 +554,14 @@ impl Written {
         left
     }
 
-    /// Whether something failed in such a way that it may be done all the same, later.
-    pub(super) fn may_come_late(&self) -> bool {
-        self.0.iter().any(|(_, outcome)| match outcome {
+    /// Whether what was done must be kept from the file as if the turn had been broken: something
+    /// failed in such a way that it may be done all the same, later, or half of it is left.
+    pub(super) fn must_be_fenced(&self) -> bool {
+        let is_late = |(_, outcome): &(Append, Outcome)| match outcome {
             Outcome::Sent(_, Err(error)) => may_come_late(error),
             _ => false,
-        })
+        };
+        self.half_left || self.outcomes.iter().any(is_late)
     }
 }
 
@@ -562,10 +574,10 @@ impl Guard {
         more: bool,
         permit: &dyn Permit,
     ) -> Written {
-        let mut written = Vec::with_capacity(batch.len());
-        let mut rest = self.settle_fates(batch, permit, &mut written);
+        let mut written = Written::default();
+        let mut rest = self.settle_fates(batch, permit, &mut written.outcomes);
         if rest.is_empty() {
-            return Written(written);
+            return written;
         }
         // Another name of the same file has a lock of its own; at least this host's writers of
         // one file go one after another, whatever they call it.
@@ -580,8 +592,8 @@ impl Guard {
             Ok(named) => named,
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => None,
             Err(error) => {
-                fail_all(rest, &error, &mut written);
-                return Written(written);
+                fail_all(rest, &error, &mut written.outcomes);
+                return written;
             }
         };
         let mut writing = Some(writing);
@@ -590,7 +602,9 @@ impl Guard {
             let target = match rest[0].file.follow(named.as_ref()) {
                 Ok(target) => target,
                 Err(error) => {
-                    written.push((rest.remove(0), Outcome::Failed(error)));
+                    written
+                        .outcomes
+                        .push((rest.remove(0), Outcome::Failed(error)));
                     continue;
                 }
             };
@@ -628,7 +642,7 @@ impl Guard {
             );
             rest = later;
         }
-        Written(written)
+        written
     }
 
     /// Takes those out of a batch that are in the file already: they were written under a turn that
@@ -695,7 +709,7 @@ impl Guard {
         (named, known): (Option<&Stat>, Option<&Stat>),
         more: bool,
         permit: &dyn Permit,
-        written: &mut Vec<(Append, Outcome)>,
+        written: &mut Written,
     ) {
         let size = match known {
             Some(named) if Identity::from(*named) == target.id => Ok(named.size),
@@ -703,7 +717,7 @@ impl Guard {
         };
         let size = match size {
             Ok(size) => size,
-            Err(error) => return fail_all(batch, &error, written),
+            Err(error) => return fail_all(batch, &error, &mut written.outcomes),
         };
         let opener = batch[0].file.file.opener.clone();
         let set_id = named.is_none_or(|named| named.mode & (libc::S_ISUID | libc::S_ISGID) != 0);
@@ -716,32 +730,45 @@ impl Guard {
             Kind::Other => more || size % PAGE + bytes as u64 > PAGE,
         };
         if takes_several_calls && let Err(error) = permit.begins(target.id.ino, size, kind) {
-            return fail_all(batch, &error, written);
+            return fail_all(batch, &error, &mut written.outcomes);
         }
         // The last look before the write is sent: the file that it goes to is one that a breaker
         // fences, if it is broken from here on.
         if permit.may_begin().is_err() {
-            written.extend(batch.into_iter().map(|append| (append, Outcome::NotSent)));
-            return;
+            let not_sent = batch.into_iter().map(|append| (append, Outcome::NotSent));
+            return written.outcomes.extend(not_sent);
         }
         self.visible.begin(target.id, size);
         // The file system clears these bits when somebody writes who may not set them: the
         // program, then, not us.
         let assumed = set_id.then(|| self.shared.credentials.assume(&opener));
-        let (mut whole, mut error) = write_at(target, &batch, size, kind);
-        let (mut ino, mut start) = (target.id.ino, size);
-        if whole == 0
-            && error.as_ref().and_then(io::Error::raw_os_error) == Some(libc::ESTALE)
+        let mut target = target.clone();
+        let mut start = size;
+        let write = |target: &Target, start| {
+            let came = write_at(target, &batch, start, kind);
+            let is_clean =
+                came.error.is_none() || self.take_back(target, (start, came.keep), kind, permit);
+            (came, is_clean)
+        };
+        let (mut came, mut is_clean) = write(&target, start);
+        if (came.whole, is_clean) == (0, true)
+            && came.error.as_ref().and_then(io::Error::raw_os_error) == Some(libc::ESTALE)
             && named.is_some()
             && let Ok(another) = batch[0].file.file.reopen(self)
             && let Ok(stat) = sys::fs::statx(&*another.fd, c"", libc::AT_STATX_FORCE_SYNC)
             && permit.may_begin().is_ok()
         {
             // The file was removed, and another has got its inode number.
-            (ino, start) = (another.id.ino, stat.size);
-            (whole, error) = write_at(&another, &batch, start, kind);
+            (target, start) = (another, stat.size);
+            (came, is_clean) = write(&target, start);
+        }
+        if !is_clean {
+            // What is whole goes with the rest.
+            came.whole = 0;
+            written.half_left = true;
         }
         drop(assumed);
+        let Came { whole, error, .. } = came;
         if let Some(terminator) = &self.rule.record
             && error.is_none()
             && batch
@@ -762,15 +789,52 @@ impl Guard {
             end += append.data.len() as u64;
             let place = Place {
                 turn: permit.turn(),
-                ino,
+                ino: target.id.ino,
                 end,
             };
             let result = match &error {
                 Some(error) if i >= whole => Err(copy_of(error)),
                 _ => Ok(()),
             };
-            written.push((append, Outcome::Sent(place, result)));
+            written
+                .outcomes
+                .push((append, Outcome::Sent(place, result)));
         }
+    }
+
+    /// Takes back what is left of a batch behind the `keep` bytes of it that are whole. Gives whether
+    /// that is done, and done for good. Else all of the batch is given up: it is noted in the claim, so
+    /// that whoever mends the file leaves it out, as if we had died over it.
+    fn take_back(
+        &self,
+        target: &Target,
+        (start, keep): (u64, usize),
+        kind: Kind,
+        permit: &dyn Permit,
+    ) -> bool {
+        let end = start + keep as u64;
+        let Err(first) = cut_off(target, end) else {
+            return true;
+        };
+        log::error!(
+            "{}: could not take back half a record behind offset {end}: {first}",
+            self.label
+        );
+        // Nobody else gets the turn before one of the two has come about, or it has become slow.
+        while let Err(error) = permit.begins(target.id.ino, start, kind) {
+            if permit.may_begin().is_err() {
+                log::error!(
+                    "{}: half a record stays behind {start}: {error}",
+                    self.label
+                );
+                break;
+            }
+            std::thread::sleep(AGAIN);
+            if cut_off(target, start).is_ok() {
+                break;
+            }
+        }
+        false
     }
 
     /// What was written is whole: readers on this mount may see it.
@@ -786,14 +850,17 @@ impl Guard {
     }
 }
 
-/// Writes the batch at `offset`. Gives how many appends are whole in the file, and the error that
-/// kept the others out; of those nothing is left there.
-fn write_at(
-    target: &Target,
-    batch: &[Append],
-    offset: u64,
-    kind: Kind,
-) -> (usize, Option<io::Error>) {
+/// What came of the writing of a batch.
+struct Came {
+    /// How many appends are whole in the file, and how many bytes that is.
+    whole: usize,
+    keep: usize,
+    /// What kept the others out. Something of them may be left there.
+    error: Option<io::Error>,
+}
+
+/// Writes the batch at `offset`.
+fn write_at(target: &Target, batch: &[Append], offset: u64, kind: Kind) -> Came {
     // One piece of memory, since the NFS client makes a WRITE of its own of each piece that does
     // not end at a page's end.
     let joined;
@@ -839,23 +906,22 @@ fn write_at(
         // Linux tells an error of writing back once.
         (whole, keep, refused) = (0, 0, Some(error));
     }
-    if refused.is_some() {
-        cut_off(target, offset + keep as u64);
+    Came {
+        whole,
+        keep,
+        error: refused,
     }
-    (whole, refused)
 }
 
 /// After an error: half a record must not stay, since the next append would follow it. Of a write
 /// in several calls a later one may have succeeded where an earlier one failed, so the size says
 /// what is there, not the count that was answered.
-fn cut_off(target: &Target, end: u64) {
-    let size = sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC).map(|stat| stat.size);
-    let cut = match size {
-        Ok(size) if size <= end => Ok(()),
+fn cut_off(target: &Target, end: u64) -> io::Result<()> {
+    match sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC) {
+        Ok(stat) if stat.size <= end => Ok(()),
+        // The file is gone, with all that is in it; its inode number may be another's by now.
+        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(()),
         _ => sys::fs::ftruncate(&*target.fd, end),
-    };
-    if let Err(error) = cut {
-        log::error!("could not take back half a record behind offset {end}: {error}");
     }
 }
 

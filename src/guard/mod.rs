@@ -100,8 +100,17 @@ pub struct Shared {
     behind: behind::OfMount,
     /// Puts a file in the place of another that programs may have open; see [`Guards::set_put`].
     put: OnceLock<Box<Put>>,
-    /// Directories of guarded files, by device and inode number, with what their listings showed.
-    directories: DashMap<(u64, u64), Weak<RealDirectory>>,
+    /// Directories of guarded files, by device and inode number.
+    directories: DashMap<(u64, u64), KnownDirectory>,
+}
+
+/// A directory of guarded files, with what its listings showed.
+#[derive(Default)]
+struct KnownDirectory {
+    dir: Weak<RealDirectory>,
+    /// The descriptor (by address) that was last given for it; one that is new may be of another
+    /// directory, which has got the inode number.
+    given: usize,
 }
 
 /// Puts the file of this name in the directory of a guard in the place of the guarded file.
@@ -169,6 +178,7 @@ impl Guards {
         rule: &Arc<Rule>,
         label: impl FnOnce() -> String,
     ) -> Arc<Guard> {
+        self.forget_if_gone(&key, &dir);
         let make = |key: &Key| {
             let dir = self.directory(key, dir);
             Guard::new(key, dir, rule, &label(), &self.shared)
@@ -192,15 +202,37 @@ impl Guards {
     fn directory(&self, key: &Key, fd: Arc<OwnedFd>) -> Arc<RealDirectory> {
         let directories = &self.shared.directories;
         if directories.len() > 1024 {
-            directories.retain(|_, dir| dir.strong_count() > 0);
+            directories.retain(|_, known| known.dir.strong_count() > 0);
         }
         let mut known = directories.entry((key.dev, key.ino)).or_default();
-        if let Some(dir) = known.upgrade() {
+        if let Some(dir) = known.dir.upgrade() {
             return dir;
         }
+        known.given = Arc::as_ptr(&fd).addr();
         let dir = Arc::new(RealDirectory::new(fd));
-        *known = Arc::downgrade(&dir);
+        known.dir = Arc::downgrade(&dir);
         dir
+    }
+
+    /// A directory may have been removed on another host, and made anew with the same inode number:
+    /// the guards of its files are no good for the new one. Who has a file of it open keeps them.
+    fn forget_if_gone(&self, key: &Key, fd: &Arc<OwnedFd>) {
+        let (at, given) = ((key.dev, key.ino), Arc::as_ptr(fd).addr());
+        let known = match self.shared.directories.get_mut(&at) {
+            Some(mut known) if known.given != given => {
+                known.given = given;
+                known.dir.upgrade()
+            }
+            _ => return,
+        };
+        if known.is_some_and(|dir| dir.is_stale()) {
+            let is_of_it = |key: &Key| (key.dev, key.ino) == at;
+            let guards = &self.shared.by_key;
+            // What is held is held until it is known to be lost: perhaps the server is just being
+            // restarted.
+            guards.retain(|key, guard| !is_of_it(key) || guard.is_busy());
+            self.shared.directories.remove(&at);
+        }
     }
 
     /// The guard of a name, if the name is in use.

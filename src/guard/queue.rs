@@ -24,7 +24,7 @@ use super::{Key, Shared};
 use crate::backing::Caller;
 use crate::backing::credentials::Assumed;
 use crate::config::Rule;
-use crate::lock::turns::{Actor, KEEP_OLD};
+use crate::lock::turns::{Actor, KEEP_OLD, is_gone};
 use crate::lock::{Directory, Identity, LockNames, RealDirectory, Turns};
 use crate::sys;
 use crate::sys::fs::{SetTime, Stat, openat};
@@ -34,6 +34,8 @@ use crate::sys::process::boottime;
 const TICK_PAUSE: Duration = Duration::from_millis(2);
 /// How long that is waited for at the most.
 const LONGEST_TICK: Duration = Duration::from_millis(100);
+/// The pause before one looks once more for a turn that was perhaps taken.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The guard of one name in one directory.
 pub struct Guard {
@@ -598,8 +600,8 @@ impl Guard {
         self.shared.keeper.works(self);
         loop {
             self.work_off(&mut turns);
-            self.resolve(&mut turns);
-            let mut next = self.clean(&mut turns);
+            let unresolved = self.resolve(&mut turns);
+            let mut next = unresolved.into_iter().chain(self.clean(&mut turns)).min();
             if next.is_none() && self.queue.lock().is_unused() {
                 // Another host may have had the last turn; then ours need not stay.
                 self.look_once_more(&mut turns);
@@ -634,15 +636,21 @@ impl Guard {
         }
     }
 
-    /// Ends a turn that was perhaps taken by a call whose answer was an error.
-    fn resolve(&self, turns: &mut Turns) {
+    /// Ends a turn that was perhaps taken by a call whose answer was an error. Gives when to try
+    /// again: others wait for it.
+    fn resolve(&self, turns: &mut Turns) -> Option<Duration> {
+        let mut again = None;
         for actor in turns.actors() {
             if let Some(_assumed) = self.act_as(actor)
                 && let Err(error) = turns.resolve(&*self.dir, boottime())
             {
                 log::debug!("{}: a turn may be left standing: {error}", self.label);
+                if !is_gone(&error) {
+                    again = Some(boottime() + RESOLVE_AGAIN);
+                }
             }
         }
+        again
     }
 
     /// Removes the names of old turns. Gives when there is more to remove.
@@ -753,12 +761,6 @@ impl Guard {
     pub(super) fn directory_is_gone(&self) -> bool {
         let stat = sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
         stat.is_ok_and(|stat| stat.nlink == 0)
-    }
-
-    /// Whether the server does not know the directory of the file.
-    pub(super) fn directory_is_stale(&self) -> bool {
-        let stat = sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
-        stat.is_err_and(|error| error.raw_os_error() == Some(libc::ESTALE))
     }
 
     /// Opens the file that the name refers to now.

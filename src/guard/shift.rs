@@ -78,7 +78,6 @@ impl Guard {
             let contended =
                 others_seen.is_some_and(|seen| boottime().saturating_sub(seen) < INTEREST);
             if let Err(error) = self.mend(turns, &caller, &mut turn) {
-                self.end_turn(turns, &caller, &turn);
                 // A slow turn does nothing, but the next one may.
                 if error.raw_os_error() != Some(libc::ETIMEDOUT) {
                     if turn.inherits {
@@ -87,8 +86,10 @@ impl Guard {
                             self.label
                         );
                     }
+                    // Before the end of the turn, which may not come about for the same reason.
                     self.refuse_all_of(&caller, &error);
                 }
+                self.end_turn(turns, &caller, &turn);
                 continue;
             }
             if self.has_lock_to_make() {
@@ -221,7 +222,15 @@ impl Guard {
                     self.serve_without_lock();
                     return Ok(None);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if is_gone(&error) && self.dir.is_stale() {
+                        // The same, removed on another host; or the server is just being restarted.
+                        // Who has the file open keeps this guard, and may come in time; others get
+                        // a new one, which does no harm, since nothing is held here.
+                        self.disown();
+                    }
+                    return Err(error);
+                }
             }
         };
         self.set_pulse(Some(Pulse {
@@ -241,8 +250,9 @@ impl Guard {
                 Ok(None)
             }
             Err(error) => {
+                self.refuse_all_of(caller, &error);
                 self.end_turn(turns, caller, &turn);
-                Err(error)
+                Ok(None)
             }
         }
     }
@@ -454,10 +464,9 @@ impl Guard {
                 // Pieces of the call before that one are in the file, and others must not come
                 // between: it is made again as a whole. (The note of its beginning stays.)
                 let torn = goes_on && written.is_not_sent();
-                // What may be executed late, though it was answered with an error, must be kept
-                // from the file as if the turn had been broken.
-                let tainted =
-                    torn || written.may_come_late() || (!more && !self.unnote(turns, caller, turn));
+                let tainted = torn
+                    || written.must_be_fenced()
+                    || (!more && !self.unnote(turns, caller, turn));
                 if !more {
                     self.settle(turns, caller, turn);
                 }
@@ -744,7 +753,7 @@ impl Guard {
                     return;
                 }
                 Err(error) if is_gone(&error) && self.directory_is_gone() => return,
-                Err(error) if boottime() >= began + LONGEST_END && self.directory_is_stale() => {
+                Err(error) if boottime() >= began + LONGEST_END && self.dir.is_stale() => {
                     log::error!(
                         "{}: its directory is gone from the server, and the lock with it: {error}",
                         self.label
@@ -790,10 +799,13 @@ impl Guard {
             }
         }
         let result = calls(None);
-        if let Err(error) = &result
-            && is_refusal(error)
-            && !self.warned.swap(true, Ordering::AcqRel)
-        {
+        let Err(error) = &result else { return result };
+        if !is_refusal(error) {
+            return result;
+        }
+        // Where nobody may, that is perhaps for a while only, and the user may again before us.
+        self.not_permitted.lock().remove(&caller.uid);
+        if !self.warned.swap(true, Ordering::AcqRel) {
             log::warn!(
                 "{}: its directory must be writable for uid {} (or for uid {}, who runs \
                  dotlockfs), since the lock is made there: {error}",

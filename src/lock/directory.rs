@@ -172,6 +172,13 @@ impl RealDirectory {
         sys::fs::statx(self.fd(), c"", libc::AT_STATX_FORCE_SYNC).map(drop)
     }
 
+    /// Whether the server does not know the directory: it is gone, or the server is just being
+    /// restarted.
+    pub fn is_stale(&self) -> bool {
+        let error = self.revalidate().err();
+        error.and_then(|error| error.raw_os_error()) == Some(libc::ESTALE)
+    }
+
     /// The attributes of a name as the server has them now, or `None` where there is no such
     /// name.
     ///

@@ -643,12 +643,8 @@ impl Turns {
             // Our claim was removed behind our back. What ends the turn then is not the claim
             // that took it, so it looks broken, which is the safe way to look.
             self.claims.remove(&turn.actor);
-            self.new_claim(dir, turn.actor, time)?;
-            let claim = self.claim(turn.actor)?.name.clone();
-            return match dir.link(&claim, &done) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-                _ => Ok(Ended::Broken),
-            };
+            self.end_by_another(dir, turn, time)?;
+            return Ok(Ended::Broken);
         }
         match dir.identity(&done)? {
             // The answer to an earlier call was lost.
@@ -673,20 +669,49 @@ impl Turns {
         turn: &Turn,
         time: Duration,
     ) -> io::Result<()> {
-        // The old claim's names stay: they say whose the turn was.
-        if let Some(claim) = self.claims.remove(&turn.actor) {
+        let claim = self.claims.remove(&turn.actor);
+        let ended = self.end_by_another(dir, turn, time);
+        let unused = match (&ended, claim) {
+            // The old claim's other names stay: they say whose the turn was.
+            (Ok(()), claim) => claim,
+            // It says so to us, too, when this is tried again.
+            (Err(_), Some(claim)) => self.claims.insert(turn.actor, claim),
+            (Err(_), None) => None,
+        };
+        if let Some(claim) = unused {
             let _ = dir.remove(&claim.name);
         }
-        self.new_claim(dir, turn.actor, time)?;
-        let claim = self.claim(turn.actor)?.name.clone();
-        match dir.link(&claim, &self.names.done(turn.n)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => {
-                // Others may have come and gone since it was the newest.
-                self.known = None;
-                Ok(())
+        ended?;
+        // Others may have come and gone since it was the newest.
+        self.known = None;
+        Ok(())
+    }
+
+    /// Ends a turn by a link to a new claim. Where the disk is full an empty file must do, for
+    /// which there may be room: else nobody could go on before somebody has made some.
+    fn end_by_another(
+        &mut self,
+        dir: &impl Directory,
+        turn: &Turn,
+        time: Duration,
+    ) -> io::Result<()> {
+        let done = self.names.done(turn.n);
+        let ended = match self.new_claim(dir, turn.actor, time) {
+            Ok(()) => dir.link(&self.claim(turn.actor)?.name, &done),
+            Err(error) if is_full(&error) => {
+                let token = record::new_token();
+                let empty = self.names.claim(&self.owner.host, self.owner.pid, &token);
+                dir.create(&empty, b"")?;
+                let ended = dir.link(&empty, &done);
+                let _ = dir.remove(&empty);
+                ended
             }
-        }
+            Err(error) => return Err(error),
+        };
+        ended.or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        })
     }
 
     /// Step: notes in the claim that a write in several calls begins, or, for `None`, that what was
@@ -778,6 +803,11 @@ fn is_young(seen: Duration, now: Duration) -> bool {
 /// where a local file system says `ENOENT`.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}
+
+/// Whether an error says that there is no room, for anybody or for this user.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
+pub mod faults;
+pub mod program;
 pub mod talker;
 pub mod transcript;
 

@@ -24,6 +24,7 @@ const PROGRAMS: &str = "/run/programs";
 
 /// The programs, as they were when the test was built.
 const PROGRAM_FILES: &[(&str, &str)] = &[
+    ("asked.py", include_str!("programs/asked.py")),
     ("attempts.py", include_str!("programs/attempts.py")),
     ("buffered.py", include_str!("programs/buffered.py")),
     ("check.py", include_str!("programs/check.py")),
@@ -47,6 +48,7 @@ const PROGRAM_FILES: &[(&str, &str)] = &[
     ("short-lived.sh", include_str!("programs/short-lived.sh")),
     ("sqlite-rows.py", include_str!("programs/sqlite-rows.py")),
     ("still.py", include_str!("programs/still.py")),
+    ("stubborn.py", include_str!("programs/stubborn.py")),
     ("tool.sh", include_str!("programs/tool.sh")),
     ("truncating.sh", include_str!("programs/truncating.sh")),
     ("watch.py", include_str!("programs/watch.py")),
@@ -135,6 +137,15 @@ impl Lab {
         let vers = self.vers_number();
         self.cluster.remount("all", &vers, Some(options));
         self.mounted.replace(format!("{vers} {options}"));
+    }
+
+    /// Mounts it on each of these hosts with options of its own, until the end of the test.
+    pub fn remount_each(&self, options: &[(&str, &str)]) {
+        let vers = self.vers_number();
+        for (host, options) in options {
+            self.cluster.remount(host, &vers, Some(options));
+        }
+        self.mounted.replace(format!("{vers} {options:?}"));
     }
 
     /// The NFS version that is mounted, for people.

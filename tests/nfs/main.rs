@@ -8,6 +8,7 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 
+mod asked;
 mod lab;
 mod table;
 mod team;
@@ -15,8 +16,10 @@ mod updaters;
 mod writers;
 
 mod appends;
+mod conditions;
 mod databases;
 mod dotlocks;
+mod failing;
 mod freshness;
 mod hidden;
 mod in_place;

@@ -84,6 +84,51 @@ impl<'a> Team<'a> {
             .collect()
     }
 
+    /// Waits until each program of these hosts has told `what` (`tell` in `programs/attempts.py`).
+    pub fn wait_until_told(&self, what: &str, hosts: &[&str]) {
+        let prefix = format!("{what}.");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let entries = std::fs::read_dir(&self.barrier).expect("the barrier");
+            let names = entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok());
+            let told: Vec<String> = names
+                .filter(|name| {
+                    let writer = name.strip_prefix(&prefix);
+                    writer.is_some_and(|writer| hosts.iter().any(|host| writer.starts_with(host)))
+                })
+                .collect();
+            let jobs = self
+                .jobs
+                .iter()
+                .filter(|(host, _)| hosts.contains(&host.as_str()));
+            if told.len() >= jobs.count() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not all have {what}: {told:?}; {}",
+                self.last_failures()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Why each program has failed last, where it has.
+    fn last_failures(&self) -> String {
+        let entries = std::fs::read_dir(&self.barrier)
+            .expect("the barrier")
+            .flatten();
+        let failures = entries.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let writer = name.strip_prefix("failed.")?;
+            let words = std::fs::read_to_string(entry.path()).ok()?;
+            Some(format!("\n{writer}: {words}"))
+        });
+        failures.collect()
+    }
+
     /// How long it is since all began.
     pub fn since_the_start(&self) -> Duration {
         self.started.expect("the programs were started").elapsed()

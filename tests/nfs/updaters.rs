@@ -142,6 +142,25 @@ impl<'a> Updaters<'a> {
         self.total += count;
     }
 
+    /// One more, which makes updates until all are stopped.
+    pub fn add_until_stopped(&mut self, host: &str, name: &str, task: &Task, directory: &str) {
+        let writer = format!("{host}.{name}");
+        let line = task.line(directory, &writer, usize::MAX >> 1);
+        let script = format!("export UNTIL_STOPPED=1\nexec {line}");
+        self.team.add(host, 0, &script);
+        self.writers.push(writer);
+    }
+
+    /// Tells those that go on until they are stopped that it is enough.
+    pub fn stop(&self) {
+        self.team.stop();
+    }
+
+    /// Waits until each program of these hosts has `"failed"`, or `"recovered"` from that.
+    pub fn wait_until_told(&self, what: &str, hosts: &[&str]) {
+        self.team.wait_until_told(what, hosts);
+    }
+
     /// Lets all of them begin, as soon as all are ready.
     pub fn start(&mut self) {
         self.team.start();
@@ -246,6 +265,22 @@ impl Tally {
         let wrong = self.failed + self.doubled + self.strange;
         assert!(wrong == 0 && self.faults.is_empty(), "{self}");
         assert!(self.kept == self.done && self.done > 0, "{self}");
+    }
+
+    /// The same, though programs may have failed with these errors. What has failed may be done or
+    /// not, but not twice, and not by half.
+    pub fn assert_nothing_lost_but(&self, errors: &[i32]) {
+        assert!(self.outputs.iter().all(Output::success), "{self}");
+        assert!(self.doubled == 0 && self.strange <= self.failed, "{self}");
+        assert!(self.kept == self.done && self.done > 0, "{self}");
+        let is_expected = |fault: &String| fault.starts_with("strange:");
+        assert!(self.faults.iter().all(is_expected), "{self}");
+        let mut failures = self.failures().filter(|line| line.contains(": update "));
+        let is_expected = |line: &str| {
+            let mut errors = errors.iter();
+            errors.any(|errno| line.contains(&format!("[Errno {errno}]")))
+        };
+        assert!(failures.all(is_expected), "{self}");
     }
 
     /// And all were done.

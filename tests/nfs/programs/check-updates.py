@@ -1,8 +1,8 @@
 """usage: check-updates.py KIND FILE WRITER=DONE...
 
 Says what FILE keeps of the updates that each WRITER took for done (DONE: their
-numbers, with commas between).  KIND is the kind of file: count, json, lines, mbox,
-git or sqlite.  Prints one count a line:
+numbers, with commas between).  KIND is the kind of file: count, json, lines, records,
+mbox, git or sqlite.  Prints one count a line:
 
   kept        how many of those are there
   doubled     updates that are there more than once
@@ -14,6 +14,8 @@ and then, each after a `!`, what is wrong in words.
 import json
 import re
 import sys
+
+from attempts import padding_of
 
 NAME = re.compile(r"host\d\.\w\.\d+")
 
@@ -72,6 +74,18 @@ def in_lines(path, _done, faults):
     return [line for line in lines if NAME.fullmatch(line)]
 
 
+def in_records(path, _done, faults):
+    names = []
+    for line in read(path).splitlines():
+        name, _, padding = line.partition(" ")
+        number = name.rpartition(".")[2]
+        if NAME.fullmatch(name) and padding == padding_of(int(number)):
+            names.append(name)
+        else:
+            faults.append(f"torn: {len(line)} bytes: {line[:60]!r}")
+    return names
+
+
 def in_mbox(path, _done, faults):
     import mailbox  # costs more time to load than the rest together
 
@@ -116,6 +130,7 @@ KINDS = {
     "count": in_count,
     "json": in_json,
     "lines": in_lines,
+    "records": in_records,
     "mbox": in_mbox,
     "git": in_git,
     "sqlite": in_sqlite,

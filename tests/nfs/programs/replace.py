@@ -22,7 +22,6 @@ from attempts import Refused, attempt, name_of, with_one_more
 
 how, path, writer, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 guard = os.path.splitext(path)[0] + ".guard"
-temporary = f"{path}.{writer}.tmp"
 
 
 @contextlib.contextmanager
@@ -50,6 +49,8 @@ def lock(file):
 
 
 def update(number):
+    # Each has a name of its own: an NFSv3 client remembers for long whether a file could be written.
+    temporary = f"{path}.{writer}.{number}.tmp"
     with document() as file:
         text = with_one_more(file.read(), name_of(writer, number))
         if how == "nothing":

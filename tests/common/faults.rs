@@ -1,0 +1,112 @@
+//! System calls of a mount's daemon that fail, as they do when the directory below fails: by
+//! `strace`, which answers them in the kernel's place.
+
+use std::fs;
+use std::process::{Child, Stdio};
+
+use tempfile::NamedTempFile;
+
+use super::{DEADLINE, Mount, Who, command, require_program, send, wait_until};
+
+/// Which calls fail, and how.
+#[derive(Debug, Clone)]
+pub struct Fault<'a> {
+    /// The system call's name; several with commas between.
+    pub calls: &'a str,
+    /// The name of the error.
+    pub error: &'a str,
+    /// Which of a thread's calls: `"1"` is the first, `"2+"` all but the first.
+    pub when: &'a str,
+    /// Only calls on one of these, if there are any: the path of a file or directory below that a
+    /// descriptor is open on, or a name, as the daemon gives it relative to a directory.
+    pub on: Vec<String>,
+}
+
+impl<'a> Fault<'a> {
+    /// Each of these calls fails.
+    pub fn of_each(calls: &'a str, error: &'a str, on: &[&str]) -> Fault<'a> {
+        Fault {
+            calls,
+            error,
+            when: "1+",
+            on: on.iter().copied().map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// A daemon some of whose calls fail, until this is dropped.
+#[derive(Debug)]
+pub struct Faults {
+    strace: Child,
+    log: NamedTempFile,
+}
+
+impl Faults {
+    /// From now on calls of the mount's daemon fail.
+    #[track_caller]
+    pub fn of(mount: &Mount, fault: Fault<'_>) -> Faults {
+        require_program("strace", "strace");
+        let Fault {
+            calls,
+            error,
+            when,
+            on,
+        } = fault;
+        let daemon = mount.daemon();
+        let log = NamedTempFile::new().expect("a temporary file");
+        let mut strace = command(Who::Root, "strace");
+        strace
+            .args(["-f", "-qq", "-p", &daemon.to_string()])
+            .arg("-o")
+            .arg(log.path())
+            .arg("-e")
+            .arg(format!("trace={calls}"))
+            .arg("-e")
+            .arg(format!("inject={calls}:error={error}:when={when}"))
+            .args(on.iter().flat_map(|on| ["-P", on.as_str()]))
+            // Where no file has a name by which calls are chosen.
+            .current_dir("/proc")
+            .stderr(Stdio::null());
+        let mut strace = strace.spawn().expect("strace starts");
+        let tracer = format!("TracerPid:\t{}\n", strace.id());
+        let attached = wait_until(DEADLINE, || {
+            !matches!(strace.try_wait(), Ok(None)) || is_traced(daemon, &tracer)
+        });
+        assert!(
+            attached && matches!(strace.try_wait(), Ok(None)),
+            "strace does not get hold of the daemon (may this machine's root trace processes?)"
+        );
+        Faults { strace, log }
+    }
+
+    /// Calls do what they should again. At least one must have failed.
+    #[track_caller]
+    pub fn end(mut self) {
+        self.detach();
+        let log = fs::read_to_string(self.log.path()).expect("what strace saw");
+        assert!(log.contains("(INJECTED)"), "no call has failed:\n{log}");
+    }
+
+    fn detach(&mut self) {
+        send(self.strace.id(), libc::SIGTERM);
+        let _ = self.strace.wait();
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        if matches!(self.strace.try_wait(), Ok(None)) {
+            self.detach();
+        }
+    }
+}
+
+/// Whether all threads of a process are traced by this.
+fn is_traced(process: u32, tracer: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the daemon lives");
+    threads.flatten().all(|thread| {
+        // One that has just ended has no status.
+        let status = fs::read_to_string(thread.path().join("status"));
+        status.map_or(true, |status| status.contains(tracer))
+    })
+}
