@@ -53,6 +53,13 @@ impl Guard {
         Ok(())
     }
 
+    /// No update begins under this turn any more.
+    pub(super) fn set_slow(&self) {
+        if let Some(pulse) = &mut *self.pulse.lock() {
+            pulse.slow = true;
+        }
+    }
+
     /// The number of the turn that is held; 0 where none is.
     pub(super) fn turn_number(&self) -> u64 {
         self.pulse.lock().as_ref().map_or(0, |pulse| pulse.turn)

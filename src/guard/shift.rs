@@ -70,7 +70,7 @@ impl Guard {
                 Ok(Some(turn)) => turn,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.refuse_all_of(&caller, &error);
+                    self.refuse_unless_gone(&caller, &error);
                     continue;
                 }
             };
@@ -86,7 +86,7 @@ impl Guard {
                             self.label
                         );
                     }
-                    self.refuse_all_of(&caller, &error);
+                    self.refuse_unless_gone(&caller, &error);
                 }
                 continue;
             }
@@ -423,21 +423,24 @@ impl Guard {
                 };
                 let written = self.write_batch(appends, more, &permit);
                 // What may be executed late, though it was answered with an error, must be kept
-                // from the file as if the turn had been broken.
-                let tainted =
-                    written.may_come_late() || (!more && !self.unnote(turns, caller, turn));
+                // from the file as if the turn had been broken. Where a note stays that the write is
+                // under way, whoever mends the file leaves the write out.
+                let noted = !more && !self.unnote(turns, caller, turn);
+                let tainted = noted || written.may_come_late();
                 if !more {
                     self.settle(turns, caller, turn);
                 }
                 let left = match self.still_ours() {
-                    Ok(()) => written.answer(),
-                    Err(_) => {
+                    Ok(()) if !noted => written.answer(),
+                    ours => {
                         self.settle(turns, caller, turn);
-                        log::error!(
-                            "{}: turn {} was ended by another host while we wrote",
-                            self.label,
-                            turn.n
-                        );
+                        if ours.is_err() {
+                            log::error!(
+                                "{}: turn {} was ended by another host while we wrote",
+                                self.label,
+                                turn.n
+                            );
+                        }
                         self.lose(turn.n);
                         turn.inherits = true;
                         if goes_on || more {
@@ -770,6 +773,17 @@ impl Guard {
             Some(_) => self.act_as(actor),
         };
         calls()
+    }
+
+    /// The same, unless something was missing. Nothing was done yet; most likely our claim was
+    /// removed behind our back, and the next turn has a new one.
+    fn refuse_unless_gone(&self, caller: &Caller, error: &io::Error) {
+        if !is_gone(error) {
+            return self.refuse_all_of(caller, error);
+        }
+        log::debug!("{}: the lock is tried again: {error}", self.label);
+        self.expire(|| "nobody, but what it is made of is missing".to_owned());
+        std::thread::sleep(FIRST_PAUSE);
     }
 
     fn refuse_all_of(&self, caller: &Caller, error: &io::Error) {
