@@ -166,7 +166,7 @@ impl Breaking<'_> {
             // A turn that has been slow stays so: a breaker may have made up its mind.
             if age() >= self.rule.stale_after / 4
                 && is_prompt().is_ok()
-                && self.dir.touch(&turn.claim).is_ok()
+                && self.dir.touch(&turn.claim, turn.identity).is_ok()
             {
                 sign.set(now);
             }

@@ -729,7 +729,10 @@ impl Guard {
             // A kill can come between any two pages.
             Kind::Other => more || size % PAGE + bytes as u64 > PAGE,
         };
-        if takes_several_calls && let Err(error) = permit.begins(target.id.ino, size, kind) {
+        if takes_several_calls
+            && let Err(error) = permit.begins(target.id.ino, size, kind)
+            && permit.may_begin().is_ok()
+        {
             return fail_all(batch, &error, &mut written.outcomes);
         }
         // The last look before the write is sent: the file that it goes to is one that a breaker

@@ -30,6 +30,8 @@ pub struct GuardedFile {
     target: Mutex<Target>,
     /// The file has been replaced under its name through this mount.
     replaced: AtomicBool,
+    /// It was renamed away, and is known not to have been replaced: looked up once, as it costs.
+    moved: AtomicBool,
 }
 
 /// The file below.
@@ -59,6 +61,7 @@ impl GuardedFile {
             kind,
             target: Mutex::new(target),
             replaced: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
         }
     }
 
@@ -104,14 +107,19 @@ impl GuardedFile {
     pub fn follow(&self, guard: &Guard, named: Option<&Stat>) -> io::Result<Target> {
         let target = self.target();
         let Some(named) = named.filter(|named| Identity::from(**named) != target.id) else {
+            self.moved.store(false, Ordering::Release);
             return Ok(target);
         };
         let replaced = self.replaced.load(Ordering::Acquire)
             || match sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC) {
-                Ok(stat) => stat.nlink == 0 || guard.is_kept(target.id)?,
+                Ok(_) if self.moved.load(Ordering::Acquire) => false,
+                Ok(stat) => {
+                    stat.nlink == 0 || guard.is_kept(target.id)? || guard.was_fenced(target.id)?
+                }
                 Err(error) if error.raw_os_error() == Some(libc::ESTALE) => true,
                 Err(error) => return Err(error),
             };
+        self.moved.store(!replaced, Ordering::Release);
         if !replaced || !named.is_file() {
             return Ok(target);
         }

@@ -158,7 +158,19 @@ impl Mending<'_> {
     /// Renames a fence's copy over the file, if that is still the file which it is a copy of.
     fn put(&self, staged: &CStr, fence: &Fence) -> io::Result<()> {
         match self.dir.look(self.name)? {
-            Some(now) if now.ino == fence.old => (self.put)(staged),
+            Some(now) if now.ino == fence.old => {
+                let like_it = |copy: &Stat| {
+                    copy.is_file() && copy.nlink == 1 && (copy.uid, copy.gid) == (now.uid, now.gid)
+                };
+                if self.dir.look(staged)?.is_none_or(|copy| like_it(&copy)) {
+                    return (self.put)(staged);
+                }
+                // Who may make names in the directory can forge a fence, but must not get a file
+                // replaced that is not theirs.
+                log::error!("{}: a forged fence would replace it", self.label);
+                self.dir.remove(staged)?;
+                Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
+            }
             _ => {
                 // Renamed away, as logrotate does, or deleted: the name must not get it back.
                 log::warn!("{}: was moved while it was fenced", self.label);
@@ -250,7 +262,7 @@ impl Mending<'_> {
                 // One that ended well: all was well then.
                 return Ok(None);
             }
-            let write = Unfinished::parse(&self.dir.read(&name)?);
+            let write = Unfinished::parse(&self.dir.read_if_ours(&name)?);
             if let Some(write) = write.filter(|write| (write.turn, write.ino) == (turn, ino)) {
                 return Ok(Some(write.start));
             }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::queue::{Guard, Place};
 use crate::backing::{Caller, Kind};
 use crate::lock::fence::{self, Fate};
+use crate::lock::turns::is_gone;
 use crate::lock::{Turn, Turns, Unfinished, tail};
 use crate::sys::process::boottime;
 
@@ -24,7 +25,8 @@ pub(super) trait Permit {
     /// might see or leave half of it.
     ///
     /// # Errors
-    /// Where that could not be noted; then it must not begin.
+    /// Where that could not be noted; then it must not begin. If the claim is gone where it is to
+    /// be noted, nothing begins under this turn any more.
     fn begins(&self, ino: u64, start: u64, kind: Kind) -> io::Result<()>;
 
     /// What became of a write under a turn that was lost.
@@ -65,9 +67,13 @@ impl Permit for UnderTurn<'_> {
             ino,
             start,
         };
-        guard.as_actor(self.caller, self.turn.actor, || {
+        let noted = guard.as_actor(self.caller, self.turn.actor, || {
             self.turns.note_write(&*guard.dir, self.turn, Some(write))
-        })?;
+        });
+        if noted.as_ref().is_err_and(is_gone) {
+            guard.set_slow();
+        }
+        noted?;
         guard.noted.store(true, Ordering::Release);
         if kind == Kind::Nfs {
             guard.announce(names, self.caller, self.turn, start);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::queue::Guard;
 use crate::lock::turns::Actor;
-use crate::lock::{Directory, LockNames, Turns};
+use crate::lock::{Directory, Identity, LockNames, Turns};
 use crate::sys::process::boottime;
 
 /// The turn that a guard holds.
@@ -24,6 +24,8 @@ pub(super) struct Pulse {
     pub actor: Actor,
     /// That claim.
     pub claim: CString,
+    /// Its inode.
+    pub identity: Identity,
     /// When its last sign of life was sent, or earlier.
     pub sign: Duration,
     /// It has been slow at some time. A sign of life after that undoes nothing: a breaker may have
@@ -53,6 +55,13 @@ impl Guard {
         Ok(())
     }
 
+    /// No update begins under this turn any more.
+    pub(super) fn set_slow(&self) {
+        if let Some(pulse) = &mut *self.pulse.lock() {
+            pulse.slow = true;
+        }
+    }
+
     /// Shows a sign of life, where that is due, in the middle of work that takes long. A failure
     /// shows in that the turn becomes slow.
     pub fn show_life(&self) {
@@ -64,17 +73,19 @@ impl Guard {
             let age = boottime().saturating_sub(pulse.sign);
             (age >= self.rule.stale_after / 4).then(|| pulse.clone())
         };
-        let Some(Pulse { claim, actor, .. }) = due else {
+        let Some(pulse) = due else {
             return;
         };
         let sign = boottime();
-        let _assumed = self.act_as(actor);
-        match self.dir.touch(&claim) {
-            Ok(()) => {
+        let _assumed = self.act_as(pulse.actor);
+        let shown = self.dir.touch(&pulse.claim, pulse.identity);
+        match shown.and_then(|()| self.is_newest(&pulse)) {
+            Ok(true) => {
                 if let Some(pulse) = &mut *self.pulse.lock() {
                     pulse.sign = pulse.sign.max(sign);
                 }
             }
+            Ok(false) => self.set_slow(),
             Err(error) => log::warn!("{}: could not refresh the lock: {error}", self.label),
         }
     }

@@ -24,6 +24,8 @@ use super::{Key, Shared};
 use crate::backing::Caller;
 use crate::backing::credentials::Assumed;
 use crate::config::Rule;
+use crate::lock::fence::Fence;
+use crate::lock::names::Step;
 use crate::lock::turns::{Actor, KEEP_OLD, is_gone};
 use crate::lock::{Directory, Identity, LockNames, RealDirectory, Turns};
 use crate::sys;
@@ -398,6 +400,23 @@ impl Guard {
     pub fn is_kept(&self, id: Identity) -> io::Result<bool> {
         let name = LockNames::new(&self.key.name).kept(id.ino);
         Ok(self.dir.identity(&name)? == Some(id))
+    }
+
+    /// Whether a fence has put a copy in the place of this file, which may have further names.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn was_fenced(&self, id: Identity) -> io::Result<bool> {
+        let names = LockNames::new(&self.key.name);
+        for (step, name) in self.dir.listed(&names)? {
+            if matches!(step, Step::Fence(_)) {
+                let fence = Fence::parse(&self.dir.read_if_ours(&name)?, &names);
+                if fence.is_some_and(|fence| fence.old == id.ino) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Removes what has been kept for long enough, or all of it. Gives when there is more to do.

@@ -71,7 +71,7 @@ impl Guard {
                 Ok(Some(turn)) => turn,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.refuse_all_of(&caller, &error);
+                    self.refuse_unless_gone(&caller, &error);
                     continue;
                 }
             };
@@ -87,7 +87,7 @@ impl Guard {
                         );
                     }
                     // Before the end of the turn, which may not come about for the same reason.
-                    self.refuse_all_of(&caller, &error);
+                    self.refuse_unless_gone(&caller, &error);
                 }
                 self.end_turn(turns, &caller, &turn);
                 continue;
@@ -237,6 +237,7 @@ impl Guard {
             turn: turn.n,
             actor: turn.actor,
             claim: turn.claim.clone(),
+            identity: turn.identity,
             sign: turn.sign,
             slow: false,
         }));
@@ -423,11 +424,12 @@ impl Guard {
                     // It has ended early, and the program knows how much of it is written.
                     let unnoted = self.unnote(turns, caller, turn);
                     self.settle(turns, caller, turn);
-                    file.forget_pieces();
                     if !unnoted {
+                        self.requeue(file.pieces_again(turn.n).into_iter().collect());
                         turn.inherits = true;
                         return self.lose(turn.n);
                     }
+                    file.forget_pieces();
                 }
                 if self.is_held() {
                     self.expire(|| self.describe_holders());
@@ -464,22 +466,24 @@ impl Guard {
                 // Pieces of the call before that one are in the file, and others must not come
                 // between: it is made again as a whole. (The note of its beginning stays.)
                 let torn = goes_on && written.is_not_sent();
-                let tainted = torn
-                    || written.must_be_fenced()
-                    || (!more && !self.unnote(turns, caller, turn));
+                // Where a note stays that the write is under way, whoever mends the file leaves the
+                // write out.
+                let noted = !torn && !more && !self.unnote(turns, caller, turn);
+                let tainted = written.must_be_fenced();
                 if !more {
                     self.settle(turns, caller, turn);
                 }
                 let left = match self.still_ours() {
-                    Ok(()) if torn => written.lose(turn.n, true),
-                    Ok(()) => written.answer(more),
-                    Err(_) => {
+                    Ok(()) if !torn && !noted => written.answer(more),
+                    ours => {
                         self.settle(turns, caller, turn);
-                        log::error!(
-                            "{}: turn {} was ended by another host while we wrote",
-                            self.label,
-                            turn.n
-                        );
+                        if ours.is_err() {
+                            log::error!(
+                                "{}: turn {} was ended by another host while we wrote",
+                                self.label,
+                                turn.n
+                            );
+                        }
                         self.lose(turn.n);
                         turn.inherits = true;
                         let left = written.lose(turn.n, goes_on);
@@ -831,6 +835,17 @@ impl Guard {
             Some(_) => self.act_as(actor),
         };
         calls()
+    }
+
+    /// The same, unless something was missing. Nothing was done yet; most likely our claim was
+    /// removed behind our back, and the next turn has a new one.
+    fn refuse_unless_gone(&self, caller: &Caller, error: &io::Error) {
+        if !is_gone(error) {
+            return self.refuse_all_of(caller, error);
+        }
+        log::debug!("{}: the lock is tried again: {error}", self.label);
+        self.expire(|| "nobody, but what it is made of is missing".to_owned());
+        std::thread::sleep(FIRST_PAUSE);
     }
 
     fn refuse_all_of(&self, caller: &Caller, error: &io::Error) {

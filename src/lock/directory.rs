@@ -80,11 +80,12 @@ pub trait Directory {
     /// Those of the file system; after any but `ENOENT` it may or may not have been done.
     fn rename(&self, old: &CStr, new: &CStr) -> io::Result<()>;
 
-    /// Overwrites a part of a claim; on the server when this returns.
+    /// Overwrites a part of the file `id`, if that is what the name refers to; on the server when
+    /// this returns.
     ///
     /// # Errors
-    /// Those of the file system.
-    fn annotate(&self, name: &CStr, offset: u64, text: &[u8]) -> io::Result<()>;
+    /// `ENOENT` or `ESTALE` where it is not, or nothing is there; others of the file system.
+    fn annotate(&self, name: &CStr, id: Identity, offset: u64, text: &[u8]) -> io::Result<()>;
 
     /// The protocol's names of one file, from a listing of the directory that is no older than
     /// `max_age` at the time `now`; and when that listing began. That it is fresh is not taken on
@@ -122,11 +123,12 @@ pub trait Directory {
         .map(drop)
     }
 
-    /// Sets the file's modification time to the server's present time.
+    /// Sets the modification time of the file `id` to the server's present time, if that is what
+    /// the name refers to.
     ///
     /// # Errors
-    /// `ENOENT` or `ESTALE` where the file is gone; others of the file system.
-    fn touch(&self, name: &CStr) -> io::Result<()>;
+    /// `ENOENT` or `ESTALE` where it is not, or nothing is there; others of the file system.
+    fn touch(&self, name: &CStr, id: Identity) -> io::Result<()>;
 
     /// Removes a file, or an empty directory; one that is gone already is no error.
     ///
@@ -139,6 +141,25 @@ pub trait Directory {
     /// # Errors
     /// Those of the file system; `EINVAL` where it is not a regular file.
     fn read(&self, name: &CStr) -> io::Result<Vec<u8>>;
+
+    /// The same of a name under which the protocol puts only regular files that everybody may read:
+    /// of anything else, which was made to harm, it gives nothing.
+    ///
+    /// # Errors
+    /// Those of the file system; `ENOENT` where there is no such name.
+    fn read_if_ours(&self, name: &CStr) -> io::Result<Vec<u8>> {
+        match self.read(name) {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINVAL | libc::ELOOP | libc::ENXIO | libc::ENODEV | libc::EACCES)
+                ) =>
+            {
+                Ok(Vec::new())
+            }
+            other => other,
+        }
+    }
 }
 
 /// A directory of a file system, through a descriptor of it.
@@ -273,9 +294,17 @@ impl Directory for RealDirectory {
         sys::fs::renameat2(self.fd(), old, self.fd(), new, 0)
     }
 
-    fn annotate(&self, name: &CStr, offset: u64, text: &[u8]) -> io::Result<()> {
-        let flags = libc::O_WRONLY | libc::O_NOFOLLOW;
-        let file = sys::fs::openat(self.fd(), name, flags, 0)?;
+    fn annotate(&self, name: &CStr, id: Identity, offset: u64, text: &[u8]) -> io::Result<()> {
+        // Without O_NONBLOCK a pipe in its place would be waited for.
+        let flags = libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = match sys::fs::openat(self.fd(), name, flags, 0) {
+            // A link, or a pipe that nobody reads.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => {
+                return Err(gone());
+            }
+            other => other?,
+        };
+        is_still(&file, id)?;
         if sys::fs::pwrite(&file, text, offset)? != text.len() {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
@@ -325,8 +354,9 @@ impl Directory for RealDirectory {
         }
     }
 
-    fn touch(&self, name: &CStr) -> io::Result<()> {
+    fn touch(&self, name: &CStr, id: Identity) -> io::Result<()> {
         let file = sys::fs::openat(self.fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+        is_still(&file, id)?;
         sys::fs::set_times(&file, SetTime::Omit, SetTime::Now)
     }
 
@@ -344,6 +374,21 @@ impl Directory for RealDirectory {
     fn read(&self, name: &CStr) -> io::Result<Vec<u8>> {
         read_record(self.fd(), name)
     }
+}
+
+/// Whether an open file is the one that was made under its name. Whoever may write the directory
+/// can put another there, even one from elsewhere by a hard link, which is not ours to change.
+fn is_still(file: &OwnedFd, id: Identity) -> io::Result<()> {
+    let now = sys::fs::statx(file, c"", 0)?;
+    if Identity::from(now) == id {
+        Ok(())
+    } else {
+        Err(gone())
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOENT)
 }
 
 /// The beginning of a regular file, as much as a record can have.
@@ -368,4 +413,44 @@ pub fn read_record(dir: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
 /// A name for messages.
 pub(crate) fn display(name: &CStr) -> std::path::Display<'_> {
     std::path::Path::new(OsStr::from_bytes(name.to_bytes())).display()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Another file in the place of a claim is not touched, wherever it has other names.
+    #[test]
+    fn what_stands_in_the_place_of_a_claim_is_left_alone() {
+        let world = tempfile::tempdir().unwrap();
+        let path = |name: &str| world.path().join(name);
+        fs::create_dir(path("dir")).unwrap();
+        let dir = RealDirectory::new(Arc::new(fs::File::open(path("dir")).unwrap().into()));
+        let claim = path("dir/claim");
+        let id = dir.create(c"claim", b"record").unwrap();
+        dir.touch(c"claim", id).unwrap();
+        dir.annotate(c"claim", id, 6, b" and more").unwrap();
+        assert_eq!(fs::read(&claim).unwrap(), b"record and more");
+        // Else a new file could get its inode number.
+        fs::rename(&claim, path("claim")).unwrap();
+        fs::write(path("victim"), "keep").unwrap();
+        let before = fs::metadata(path("victim")).unwrap().modified().unwrap();
+        let plants: [&dyn Fn(); 4] = [
+            &|| fs::hard_link(path("victim"), &claim).unwrap(),
+            &|| std::os::unix::fs::symlink(path("victim"), &claim).unwrap(),
+            &|| sys::fs::mknodat(dir.fd(), c"claim", libc::S_IFIFO | 0o666, 0).unwrap(),
+            &|| fs::create_dir(&claim).unwrap(),
+        ];
+        for (i, plant) in plants.iter().enumerate() {
+            plant();
+            let touched = dir.touch(c"claim", id).unwrap_err();
+            assert_eq!(touched.raw_os_error(), Some(libc::ENOENT), "{i}");
+            assert!(dir.annotate(c"claim", id, 0, b"harm").is_err(), "{i}");
+            assert_eq!(fs::read(path("victim")).unwrap(), b"keep", "{i}");
+            let after = fs::metadata(path("victim")).unwrap().modified().unwrap();
+            assert_eq!(after, before, "{i}");
+            dir.remove(c"claim").unwrap();
+        }
+    }
 }

@@ -124,7 +124,17 @@ pub fn remove_foreign(
     let aside = names.stage(rand::random());
     dir.rename(lock, &aside)?;
     if dir.identity(&aside)? == Some(judged.sign.identity) {
-        return dir.remove(&aside);
+        return match dir.remove(&aside) {
+            // Somebody keeps things in it; aside it keeps nobody out.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                log::warn!(
+                    "a lock directory was not empty; it is {} now",
+                    display(&aside)
+                );
+                Ok(())
+            }
+            other => other,
+        };
     }
     // Given back, unless there is one again.
     dir.link(&aside, lock)?;

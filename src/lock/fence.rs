@@ -27,7 +27,7 @@ use std::io;
 use std::time::Duration;
 
 use super::directory::{Directory, Identity, display};
-use super::names::{LockNames, Step};
+use super::names::{LAST, LockNames, Step};
 
 /// How many fences are kept. A holder that sleeps through so many cannot tell any more what became
 /// of its last write.
@@ -139,7 +139,11 @@ fn remove(
         match dir.remove(&name) {
             // A directory can neither be linked nor take the place of a file.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            other => other?,
+            Err(error) => {
+                log::warn!("could not remove {}: {error}", display(&name));
+                return Err(error);
+            }
+            Ok(()) => {}
         }
     }
     Ok(())
@@ -171,13 +175,7 @@ fn number((step, _): (Step, CString)) -> Option<u64> {
 
 fn read(dir: &impl Directory, names: &LockNames, k: u64) -> io::Result<Option<Fence>> {
     let name = names.fence(k);
-    let text = match dir.read(&name) {
-        // No regular file.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => {
-            Vec::new()
-        }
-        other => other?,
-    };
+    let text = dir.read_if_ours(&name)?;
     let fence = Fence::parse(&text, names);
     if fence.is_none() {
         log::error!("{} is not what it should be", display(&name));
@@ -212,6 +210,13 @@ pub fn publish(
     (k, fence): (u64, &Fence),
     still_ours: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<bool> {
+    if k > LAST {
+        log::error!(
+            "the numbers of fences are used up, which takes a name that was made to harm: remove {}",
+            display(&names.fence(LAST))
+        );
+        return Err(io::Error::from_raw_os_error(libc::EUCLEAN));
+    }
     let note = names.note(rand::random());
     let identity = dir.create(&note, fence.to_text().as_bytes())?;
     let linked = still_ours().and_then(|()| dir.link(&note, &names.fence(k)));
@@ -246,8 +251,9 @@ pub fn complete(
         return Ok(false);
     };
     if ino != fence.new {
+        // That name is used once. Somebody has forged it, or the fence; it is swept away.
         log::error!("{} is another file than it was", display(&fence.staged));
-        return Err(io::Error::from_raw_os_error(libc::EUCLEAN));
+        return Ok(false);
     }
     match rename(&fence.staged) {
         Ok(()) => Ok(true),

@@ -12,6 +12,9 @@ const SUFFIX_MAX: usize = 7 + HOST_MAX + 1 + 10 + 1 + TOKEN_LEN;
 /// How much of the host name goes into the name of a claim. It is for people: two hosts with the
 /// same beginning differ by their tokens.
 const HOST_MAX: usize = 24;
+/// The largest number of a turn or a fence. Nobody counts so far: whoever finds it, or a name with
+/// a larger one, has found a name that was made to harm.
+pub const LAST: u64 = (1 << 62) - 1;
 /// The bits of a random number that go into a name.
 const RANDOM: u64 = (1 << 61) - 1;
 /// Hexadecimal digits of a claim's token.
@@ -152,6 +155,7 @@ impl LockNames {
             })
             .take(HOST_MAX)
             .collect();
+        let host = if host.is_empty() { "_" } else { &host };
         self.with(&format!(".claim.{host}.{pid}.{token}"))
     }
 
@@ -195,11 +199,11 @@ pub(super) fn parse(name: &[u8]) -> Option<(&[u8], Step)> {
         if let Some((rest, host)) = split_last(rest)
             && let Some((base, b"claim")) = split_last(rest)
         {
-            let fits = !host.is_empty() && number(pid).is_some();
+            let fits = !host.is_empty() && decimal(pid).is_some();
             return (fits && base.len() > 1).then_some((base, Step::Claim));
         }
     }
-    let n = number(last)?;
+    let n = decimal(last)?;
     let (base, word) = split_last(head)?;
     let step = match word {
         b"turn" => Step::Turn(n),
@@ -214,6 +218,10 @@ pub(super) fn parse(name: &[u8]) -> Option<(&[u8], Step)> {
         b"kept" => Step::Kept(n),
         _ => return None,
     };
+    // Some servers number their files over the whole range.
+    if n > LAST && !matches!(step, Step::Kept(_)) {
+        return None;
+    }
     (base.len() > 1).then_some((base, step))
 }
 
@@ -223,11 +231,10 @@ fn split_last(name: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A decimal number as the protocol writes it: no sign, no leading zero.
-fn number(digits: &[u8]) -> Option<u64> {
+fn decimal(digits: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(digits).ok()?;
     let n: u64 = text.parse().ok()?;
-    // So large a number was made to harm: there would be none after it.
-    (n.to_string() == text && n < 1 << 62).then_some(n)
+    (n.to_string() == text).then_some(n)
 }
 
 #[cfg(test)]
@@ -241,6 +248,10 @@ mod tests {
             assert_eq!(names.step(names.turn(7).as_bytes()), Some(Step::Turn(7)));
             assert_eq!(names.step(names.done(0).as_bytes()), Some(Step::Done(0)));
             assert_eq!(names.step(names.fence(3).as_bytes()), Some(Step::Fence(3)));
+            for ino in [1, u64::MAX] {
+                let kept = names.kept(ino);
+                assert_eq!(names.step(kept.as_bytes()), Some(Step::Kept(ino)));
+            }
             // One with as many digits as a token has.
             for number in [0, 3_684_723_750_344_702, u64::MAX] {
                 assert_eq!(names.step(names.note(number).as_bytes()), Some(Step::Note));
@@ -249,8 +260,11 @@ mod tests {
                     Some(Step::Stage)
                 );
             }
+            for host in ["host.example.org", ""] {
+                let claim = names.claim(host, 4711, "0123456789abcdef");
+                assert!(names.is_claim(&claim), "{claim:?}");
+            }
             let claim = names.claim("host.example.org", 4711, "0123456789abcdef");
-            assert_eq!(names.step(claim.as_bytes()), Some(Step::Claim));
             assert!(is_hidden(claim.as_bytes()));
             assert_eq!(
                 LockNames::new(OsStr::new("other")).step(claim.as_bytes()),
@@ -285,6 +299,7 @@ mod tests {
             "x.done.1",
             ".x.claim.h.1.0123",
             ".x.done.99999999999999999999999",
+            ".x.done.4611686018427387904",
             ".",
             "..",
             "",

@@ -47,7 +47,7 @@ pub fn look(dir: &impl Directory, names: &LockNames) -> io::Result<Option<u64>> 
     if dir.identity(&name)?.is_none() {
         return Ok(None);
     }
-    let text = match dir.read(&name) {
+    let text = match dir.read_if_ours(&name) {
         Ok(text) => text,
         // Taken down meanwhile.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),

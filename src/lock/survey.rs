@@ -114,9 +114,9 @@ pub struct Claim {
 pub fn server_time(dir: &Arc<OwnedFd>) -> io::Result<Timestamp> {
     let name = LockNames::new(OsStr::new("dotlockfs-time")).stage(rand::rng().random());
     let dir = RealDirectory::new(Arc::clone(dir));
-    dir.create(&name, b"")?;
+    let id = dir.create(&name, b"")?;
     // Where a new file is made exclusively its times may be anything at first.
-    let seen = dir.touch(&name).and_then(|()| dir.look(&name));
+    let seen = dir.touch(&name, id).and_then(|()| dir.look(&name));
     let removed = dir.remove(&name);
     let seen = seen?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
     removed.map(|()| seen.mtime)

@@ -26,7 +26,7 @@ pub fn look(dir: &impl Directory, names: &LockNames) -> io::Result<Option<u64>> 
     if dir.identity(&name)?.is_none() {
         return Ok(None);
     }
-    let text = dir.read(&name)?;
+    let text = dir.read_if_ours(&name)?;
     Ok(std::str::from_utf8(&text)
         .ok()
         .and_then(|text| text.strip_suffix('\n')?.parse().ok()))

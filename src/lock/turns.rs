@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::{Directory, Identity, display};
-use super::names::{LockNames, Step};
+use super::names::{self, LockNames, Step};
 use super::record::{self, Owner, Unfinished};
 pub use breaking::Death;
 use breaking::Watched;
@@ -46,6 +46,8 @@ pub struct Turns {
     known: Option<Known>,
     /// The newest turn was known at some time.
     began: bool,
+    /// When the last listing began that showed which turn is the newest.
+    listed: Duration,
     /// A turn that an unanswered `link` may have taken, and the last sign of life before that.
     unresolved: Option<(u64, Duration)>,
     /// Whose claim holds a turn, and whose has ended one: for a number that never changes.
@@ -167,6 +169,7 @@ impl Turns {
             claims: HashMap::new(),
             known: None,
             began: false,
+            listed: Duration::ZERO,
             unresolved: None,
             holder: None,
             ender: None,
@@ -260,7 +263,10 @@ impl Turns {
         is_due
     }
 
-    /// The newest turn, from memory as long as that is young enough.
+    /// The newest turn, from memory as long as that is young enough. Who takes one turn after
+    /// another knows that the last is the newest; but if somebody has made a later one behind our
+    /// back, others wait for that, and break it after `stale_after`. So we list often enough to see
+    /// it before.
     fn newest(
         &mut self,
         dir: &impl Directory,
@@ -268,7 +274,10 @@ impl Turns {
         now: impl Fn() -> Duration,
     ) -> io::Result<Newest> {
         let time = now();
-        let fresh = |known: &Option<Known>| known.filter(|known| is_young(known.seen, time));
+        let fresh = |known: &Option<Known>| {
+            let is_listed = time.saturating_sub(self.listed) < self.refresh_every;
+            known.filter(|known| is_young(known.seen, time) && is_listed)
+        };
         if let Some(known) = fresh(&self.known) {
             return Ok(known.newest);
         }
@@ -300,7 +309,7 @@ impl Turns {
             if time.saturating_sub(claim.refreshed) < self.refresh_every {
                 return Ok(());
             }
-            match dir.touch(&claim.name) {
+            match dir.touch(&claim.name, claim.identity) {
                 Ok(()) => {
                     claim.refreshed = time;
                     return Ok(());
@@ -360,6 +369,7 @@ impl Turns {
         }
         let newest = newest_of(&steps);
         self.learn(newest, seen);
+        self.listed = seen;
         let done = match newest {
             Newest::Over(n) => n,
             Newest::Taken(_) => {
@@ -400,6 +410,16 @@ impl Turns {
         n: u64,
         now: impl Fn() -> Duration,
     ) -> io::Result<Progress> {
+        if n > names::LAST {
+            log::error!(
+                "{}: the numbers of turns are used up, which takes a name that was made to harm; \
+                 while nobody uses the file, remove those in its directory with {} in them",
+                display(&self.names.turn(names::LAST)),
+                names::LAST
+            );
+            self.known = None;
+            return Err(io::Error::from_raw_os_error(libc::EUCLEAN));
+        }
         let sent = now();
         let claim = self.claim(actor)?.clone();
         match dir.link(&claim.name, &self.names.turn(n)) {
@@ -591,10 +611,13 @@ impl Turns {
         });
     }
 
-    /// Step: shows that the holder lives, where that is due. Gives the time of the last sign.
+    /// Step: shows that the holder lives, where that is due, and looks whether the turn is still the
+    /// newest: if somebody has made a later one behind our back, it is waited for and broken by
+    /// others, who do not look at ours any more. Gives the time of the last sign.
     ///
     /// # Errors
-    /// Those of the directory; the turn is still held.
+    /// `ENOENT` or `ESTALE` where the turn is lost; those of the directory, the turn being held
+    /// still.
     pub fn refresh(
         &mut self,
         dir: &impl Directory,
@@ -607,8 +630,11 @@ impl Turns {
             .get_mut(&turn.actor)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))?;
         if time.saturating_sub(claim.refreshed) >= every {
-            dir.touch(&claim.name)?;
+            dir.touch(&claim.name, claim.identity)?;
             claim.refreshed = time;
+            if !Self::is_newest(dir, &self.names, (turn.n, &claim.name), time)? {
+                return Err(io::Error::from_raw_os_error(libc::ESTALE));
+            }
         }
         Ok(claim.refreshed)
     }
@@ -727,7 +753,7 @@ impl Turns {
     ) -> io::Result<()> {
         let record = self.owner.to_text(&record::new_token()).len() as u64;
         let note = Unfinished::to_text(write);
-        dir.annotate(&turn.claim, record, note.as_bytes())
+        dir.annotate(&turn.claim, turn.identity, record, note.as_bytes())
     }
 
     /// Actors that have a claim.
@@ -847,8 +873,8 @@ mod tests {
         fn rename(&self, old: &CStr, new: &CStr) -> io::Result<()> {
             self.real.rename(old, new)
         }
-        fn annotate(&self, name: &CStr, offset: u64, text: &[u8]) -> io::Result<()> {
-            self.real.annotate(name, offset, text)
+        fn annotate(&self, name: &CStr, id: Identity, at: u64, text: &[u8]) -> io::Result<()> {
+            self.real.annotate(name, id, at, text)
         }
         fn steps(
             &self,
@@ -862,8 +888,8 @@ mod tests {
         fn create(&self, name: &CStr, contents: &[u8]) -> io::Result<Identity> {
             self.real.create(name, contents)
         }
-        fn touch(&self, name: &CStr) -> io::Result<()> {
-            self.real.touch(name)
+        fn touch(&self, name: &CStr, id: Identity) -> io::Result<()> {
+            self.real.touch(name, id)
         }
         fn remove(&self, name: &CStr) -> io::Result<()> {
             self.real.remove(name)

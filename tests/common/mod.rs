@@ -9,6 +9,7 @@ pub mod faults;
 pub mod program;
 pub mod talker;
 pub mod transcript;
+pub mod world;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -173,7 +174,8 @@ pub fn finish(command: &mut Command) -> Finished {
     }
 }
 
-fn read_aside(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+/// Reads all that comes, in a thread.
+pub fn read_aside(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // What was read before an error is what the test should see.
@@ -239,6 +241,8 @@ pub fn dotlockfs() -> PathBuf {
 pub struct Mount {
     mountpoint: PathBuf,
     _directory: Option<TempDir>,
+    /// The daemon, if it is in the foreground.
+    child: Option<Child>,
 }
 
 impl Mount {
@@ -272,11 +276,45 @@ impl Mount {
         let mount = Mount {
             mountpoint: mountpoint.to_owned(),
             _directory: None,
+            child: None,
         };
         finish(command).success();
         assert!(
             is_mounted(mountpoint),
             "{command:?} returned, and nothing is mounted"
+        );
+        mount
+    }
+
+    /// Mounts a directory at a new place, as somebody, with a daemon in the foreground that logs to
+    /// a file.
+    #[track_caller]
+    pub fn logging(who: Who, source: &Path, log: &Path) -> Mount {
+        require_root();
+        let directory = directory();
+        if let Who::User { id, .. } = who {
+            std::os::unix::fs::chown(directory.path(), Some(id), Some(id)).expect("chown");
+        }
+        let log = fs::File::create(log).expect("make the log");
+        let mut command = command(who, dotlockfs());
+        command.args([source, directory.path()]).arg("-f");
+        let child = command.stderr(log).spawn().expect("the command starts");
+        let mountpoint = directory.path().to_owned();
+        let mut mount = Mount {
+            mountpoint,
+            _directory: Some(directory),
+            child: Some(child),
+        };
+        let ended = |mount: &mut Mount| {
+            let child = mount.child.as_mut().expect("started");
+            child.try_wait().expect("wait").is_some()
+        };
+        let mounted = wait_until(DEADLINE, || {
+            is_mounted(&mount.mountpoint) || ended(&mut mount)
+        });
+        assert!(
+            mounted && is_mounted(&mount.mountpoint),
+            "nothing is mounted"
         );
         mount
     }
@@ -307,6 +345,12 @@ impl Mount {
     /// Unmounts and waits for the daemon's end.
     #[track_caller]
     pub fn unmount(self) {
+        self.end();
+    }
+
+    /// The same; the place can be used again.
+    #[track_caller]
+    pub fn end(&self) {
         shell(Who::Root, r#"umount "$1""#, &[&self.mountpoint]);
         let ended = wait_until(DEADLINE, || daemons(&self.mountpoint).is_empty());
         assert!(ended, "the daemon goes on after umount");
@@ -337,6 +381,9 @@ impl Drop for Mount {
         });
         for pid in daemons(&self.mountpoint) {
             send(pid, libc::SIGKILL);
+        }
+        if let Some(child) = &mut self.child {
+            let _ = child.wait();
         }
         if !(thread::panicking() || clean && ended) {
             panic!(
