@@ -110,7 +110,7 @@ impl Overlay {
         waiter: &Waiter,
         node: &Arc<Node>,
         flags: i32,
-    ) -> io::Result<Option<(u64, FopenFlags)>> {
+    ) -> io::Result<Option<Descriptor>> {
         if node.is_superseded() {
             // The kernel looks up the path again, and finds the node of the guarded name.
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
@@ -139,7 +139,7 @@ impl Overlay {
         node: &Arc<Node>,
         flags: i32,
         reader: Option<u32>,
-    ) -> io::Result<(u64, FopenFlags)> {
+    ) -> io::Result<Descriptor> {
         let caller = waiter.caller.clone();
         let assumed = self.credentials.assume(&caller)?;
         let kind = self.kind_of_file(node)?;
@@ -233,7 +233,7 @@ impl Overlay {
         self: &Arc<Self>,
         file: &NewFile,
         hold: Option<Hold>,
-    ) -> io::Result<(Found, u64, FopenFlags)> {
+    ) -> io::Result<(Found, Descriptor)> {
         let NewFile {
             parent,
             name,
@@ -295,9 +295,9 @@ impl Overlay {
         if entered.is_err() {
             self.nodes.forget(node.id, 1);
         }
-        let (fh, how) = entered?;
+        let descriptor = entered?;
         let parent = Arc::clone(parent);
-        Ok((Found { parent, node, stat }, fh, how))
+        Ok((Found { parent, node, stat }, descriptor))
     }
 
     /// Makes a handle for a program that has no lock, or, for `reader`, one for reading.
@@ -309,10 +309,10 @@ impl Overlay {
         target: Target,
         caller: Caller,
         reader: Option<u32>,
-    ) -> io::Result<(u64, FopenFlags)> {
-        let (handle, how) = self.handle(node, flags, kind, target, caller)?;
+    ) -> io::Result<Descriptor> {
+        let (handle, how) = self.handle(node, flags, kind, target, caller.clone())?;
         let handle = Handle { reader, ..handle };
-        Ok((self.handles.insert(handle), how))
+        Ok(self.hand_over(handle, how, caller))
     }
 
     /// Makes a handle of a descriptor of the file below, with the lock that lasts as long as it,
@@ -325,8 +325,8 @@ impl Overlay {
         target: Target,
         caller: Caller,
         held: Option<Held>,
-    ) -> io::Result<(u64, FopenFlags)> {
-        let (mut handle, how) = self.handle(node, flags, kind, target, caller)?;
+    ) -> io::Result<Descriptor> {
+        let (mut handle, how) = self.handle(node, flags, kind, target, caller.clone())?;
         if let Some(held) = held {
             handle.hold = Mutex::new(Some(held.hold));
             handle.version = held.version;
@@ -335,7 +335,17 @@ impl Overlay {
             handle.written = AtomicBool::new(is_new);
             handle.private = held.private;
         }
-        Ok((self.handles.insert(handle), how))
+        Ok(self.hand_over(handle, how, caller))
+    }
+
+    fn hand_over(&self, handle: Handle, how: FopenFlags, opener: Caller) -> Descriptor {
+        let handle = Arc::new(handle);
+        Descriptor {
+            fh: self.handles.insert(Arc::clone(&handle)),
+            handle,
+            how,
+            opener,
+        }
     }
 
     fn handle(
@@ -654,11 +664,21 @@ impl Overlay {
     }
 }
 
+/// What a program gets of a file that was opened.
+pub(super) struct Descriptor {
+    /// The number of its handle.
+    pub fh: u64,
+    pub handle: Arc<Handle>,
+    pub how: FopenFlags,
+    /// As whom it was opened.
+    pub opener: Caller,
+}
+
 /// Gets the handle of a file that was opened.
-pub(super) type Opened = Box<dyn FnOnce(io::Result<(u64, FopenFlags)>) + Send>;
+pub(super) type Opened = Box<dyn FnOnce(io::Result<Descriptor>) + Send>;
 
 /// Gets what was made, and its handle.
-pub(super) type Created = Box<dyn FnOnce(io::Result<(Found, u64, FopenFlags)>) + Send>;
+pub(super) type Created = Box<dyn FnOnce(io::Result<(Found, Descriptor)>) + Send>;
 
 /// A file that is to be made and opened.
 pub(super) struct NewFile {

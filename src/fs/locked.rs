@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fuser::{FileHandle, FopenFlags, Request};
+use fuser::{FileHandle, Request};
 
-use super::files::{Created, NewFile, Opened};
+use super::files::{Created, Descriptor, NewFile, Opened};
 use super::handles::Handle;
 use super::nodes::Node;
 use super::private::Private;
@@ -124,7 +124,7 @@ impl Overlay {
         flags: i32,
         caller: Caller,
         tid: u32,
-    ) -> io::Result<(u64, FopenFlags)> {
+    ) -> io::Result<Descriptor> {
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
         let (rule, place) = (
             node.rule.as_ref().ok_or_else(stale)?,
@@ -229,6 +229,7 @@ impl Overlay {
     }
 
     pub(super) fn release(self: &Arc<Self>, handle: Arc<Handle>) {
+        self.through.closed(&handle);
         let Some(file) = handle.appending().cloned() else {
             self.end_update(&handle);
             return;
