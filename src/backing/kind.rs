@@ -72,7 +72,11 @@ impl Kinds {
         #[allow(clippy::unnecessary_cast)]
         let number = sys::fs::fstatfs(fd)?.f_type as i64;
         let known = Known {
-            kind: if number == NFS { Kind::Nfs } else { Kind::Other },
+            kind: if number == NFS {
+                Kind::Nfs
+            } else {
+                Kind::Other
+            },
             local: LOCAL.contains(&(number & 0xFFFF_FFFF)),
         };
         self.by_device.insert(dev, known);

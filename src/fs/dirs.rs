@@ -190,7 +190,7 @@ impl Overlay {
         let assumed = self.credentials.assume(caller);
         match assumed.and_then(|_assumed| self.find(dir, name, false)) {
             Ok((node, stat)) => {
-                let (ttl, _) = self.lifetimes(dir, &node);
+                let ttl = self.lifetime(dir, &node);
                 (Ok((node, stat)), ttl)
             }
             Err(_) => (self.find(dir, name, false), Duration::ZERO),

@@ -34,7 +34,7 @@ use std::time::Duration;
 use fuser::{INodeNo, Notifier, Request};
 
 use crate::backing::credentials::Assumed;
-use crate::backing::{Caller, Credentials, Kinds};
+use crate::backing::{Caller, Credentials, Freshnesses, Kinds};
 use crate::config::Rules;
 use crate::guard::{Guards, Hold};
 use crate::lock::Owner;
@@ -74,6 +74,7 @@ pub struct Overlay {
     rules: Rules,
     credentials: Arc<Credentials>,
     kinds: Kinds,
+    freshness: Freshnesses,
     many_users: bool,
     notifier: OnceLock<Notifier>,
 }
@@ -103,6 +104,7 @@ impl Overlay {
             rules,
             credentials,
             kinds: Kinds::default(),
+            freshness: Freshnesses::default(),
             many_users: settings.many_users,
             notifier: OnceLock::new(),
         };

@@ -24,9 +24,6 @@ use crate::lock::{Identity, RealDirectory};
 use crate::sys;
 use crate::sys::fs::Stat;
 
-/// How long the kernel may use what it was told of a file that is not guarded.
-const LIFETIME: Duration = Duration::from_secs(1);
-
 /// How a lock file's name ends.
 pub(super) const LOCK: &[u8] = b".lock";
 /// How long a program that makes the lock file of a guarded file waits for a turn in which it can.
@@ -174,14 +171,26 @@ impl Overlay {
         if node.rule.is_some() {
             return (Duration::ZERO, Duration::ZERO);
         }
+        let freshness = self.freshness.of(node.file.dev);
+        let attributes = if node.is_dir {
+            freshness.directory
+        } else {
+            freshness.file
+        };
         // A path that the kernel remembers is not checked again for the next user's right to
         // walk it, so it must not remember what lies in a directory that is not open to all.
         let entry = if self.many_users && parent.restricted.load(Ordering::Relaxed) {
             Duration::ZERO
         } else {
-            LIFETIME
+            freshness.entry
         };
-        (entry, LIFETIME)
+        (entry, attributes)
+    }
+
+    /// The same, where one lifetime serves for both.
+    pub(super) fn lifetime(&self, parent: &Node, node: &Node) -> Duration {
+        let (entry, attributes) = self.lifetimes(parent, node);
+        entry.min(attributes)
     }
 
     /// Looks a name up below, with the credentials of the moment, and counts the look-up. `fresh`

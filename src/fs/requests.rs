@@ -320,8 +320,7 @@ impl Filesystem for Mounted {
                 Ok(created) => created,
                 Err(error) => return reply.error(errno(&error)),
             };
-            // One lifetime serves for both here.
-            let (ttl, _) = overlay.lifetimes(&parent, &node);
+            let ttl = overlay.lifetime(&parent, &node);
             let (attr, generation) = (file_attr(&stat, node.id), Generation(node.generation));
             let Descriptor {
                 fh,
