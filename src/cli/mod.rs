@@ -58,7 +58,7 @@ pub struct MountArgs {
     pub source: PathBuf,
     /// Where the guarded view appears; may be SOURCE itself
     pub mountpoint: PathBuf,
-    /// Mount options, separated by commas: allow_other, ro, guard=GLOB[:GLOB...], and those of mount(8)
+    /// Mount options, separated by commas: allow_other, ro, nopassthrough, guard=GLOB[:GLOB...], and those of mount(8)
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Rule file to use in place of SOURCE/.dotlockfs.toml

@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 use super::dirs::is_of_protocol;
 use super::handles::{Handle, Open};
 use super::locked::{FMODE_EXEC, Held};
-use super::names::Found;
+use super::names::{Found, makers};
 use super::nodes::{Node, label};
 use super::private::Private;
 use super::{Overlay, with_umask_of};
 use crate::backing::{Caller, Kind};
 use crate::config::{Rule, Update};
 use crate::guard::append::backing_flags;
-use crate::guard::{AppendFile, Guard, GuardedFile, Hold, Job, Key, Target, Waiter, Work, family};
+use crate::guard::{AppendFile, Guard, GuardedFile, Hold, Job, Key, Target, Waiter, Work};
 use crate::lock::RealDirectory;
 use crate::sys;
 
@@ -164,7 +164,7 @@ impl Overlay {
             && place.name.as_bytes().ends_with(b".lock")
             && !is_of_protocol(&*place.parent.reach()?, place.name.as_bytes())
         {
-            self.note_lock_file(&place.parent, &place.name, target.id, None);
+            self.note_lock_file(&place.parent, &place.name, target.id, || None);
         }
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
             self.note_read(waiter.tid, node, flags, &target);
@@ -280,7 +280,7 @@ impl Overlay {
             .nodes
             .found(parent, name, &stat, file.rule.as_ref(), || None);
         let exclusive = flags & libc::O_EXCL != 0;
-        let makers = exclusive.then(|| family::readers(family::process_of(file.tid)));
+        let makers = || exclusive.then(|| makers(file.tid)).flatten();
         self.note_lock_file(parent, name, stat.into(), makers);
         let target = Target {
             fd: Arc::new(fd),

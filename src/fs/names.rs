@@ -61,6 +61,11 @@ fn locks_a_file(parent: &Node, name: &OsStr) -> bool {
     !locked.is_empty() && exists().is_ok()
 }
 
+/// The process that makes a lock file in such a way that only one can, and those above it.
+pub(super) fn makers(tid: u32) -> Option<Vec<Process>> {
+    Some(family::readers(family::process_of(tid)))
+}
+
 impl Overlay {
     /// The directory, and the name for a system call, of a name that must exist.
     pub(super) fn name_to_use(
@@ -98,17 +103,18 @@ impl Overlay {
     }
 
     /// Notes that a program has made a file, or opened one for writing, that may be a lock file.
-    /// `makers` are the process, if it made
-    /// it in such a way that only one can, and those above it.
+    /// `makers` gives the process, if it made it in such a way that only one can, and those above
+    /// it; that takes many calls, so it is asked for lock files only.
     pub(super) fn note_lock_file(
         &self,
         parent: &Node,
         name: &OsStr,
         id: Identity,
-        makers: Option<Vec<Process>>,
+        makers: impl FnOnce() -> Option<Vec<Process>>,
     ) {
         if name.as_bytes().ends_with(LOCK) {
             let key = Key::new(parent.file, name.to_owned());
+            let makers = makers();
             self.guards
                 .lock_files()
                 .insert(key, LockFile { id, makers });
@@ -159,10 +165,7 @@ impl Overlay {
     /// What was just made under a name.
     pub(super) fn made(&self, parent: Arc<Node>, name: &OsStr, tid: u32) -> io::Result<Found> {
         let (node, stat) = self.find(&parent, name, false)?;
-        if name.as_bytes().ends_with(LOCK) {
-            let makers = family::readers(family::process_of(tid));
-            self.note_lock_file(&parent, name, stat.into(), Some(makers));
-        }
+        self.note_lock_file(&parent, name, stat.into(), || makers(tid));
         Ok(Found { parent, node, stat })
     }
 
@@ -490,10 +493,7 @@ impl Overlay {
         self.note_no_lock_file(&from.parent, &from.name);
         // Gone already: whoever moved it on has noted where.
         let Ok(stat) = stat else { return };
-        if to.name.as_bytes().ends_with(LOCK) {
-            let makers = family::readers(family::process_of(waiter.tid));
-            self.note_lock_file(&to.parent, &to.name, stat.into(), Some(makers));
-        }
+        self.note_lock_file(&to.parent, &to.name, stat.into(), || makers(waiter.tid));
         let rule = self
             .rule_for(&to.parent, &to.name)
             .filter(|_| stat.is_file());
