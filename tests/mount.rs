@@ -677,6 +677,8 @@ fn an_idle_daemon_sleeps() {
 fn memory_of_a_hundred_thousand_files_comes_back() {
     const FILES: usize = 100_000;
     const MARGIN: u64 = 8 << 20;
+    // 400 bytes, and what is empty in the tables.
+    const MOST_EACH: u64 = 512;
     let source = directory();
     let program = "
 import os, sys
@@ -703,6 +705,8 @@ for number in range(100):
         &[mount.path()],
     );
     assert_eq!(found.trim(), FILES.to_string());
+    let each = resident(daemon).saturating_sub(before) / FILES as u64;
+    assert!(each <= MOST_EACH, "{each} bytes for each file");
     let (mut after, mut open_after) = (0, 0);
     let back = wait_until(DEADLINE, || {
         forget();

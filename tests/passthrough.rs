@@ -26,9 +26,10 @@ const RULES: &str = "version = 1\n\n[[guard]]\nfiles = [\"guarded\"]\n";
 /// How long something must not come about that never should.
 const WHILE: Duration = Duration::from_millis(300);
 
-/// Opens a file, and reads and writes it at word.
+/// Opens a file as somebody, and reads and writes it at word.
 const USES_A_FILE: &str = "
 import os, sys
+os.setuid(int(sys.argv[3].removeprefix('uid=')))
 file = os.open(sys.argv[1], int(sys.argv[2].removeprefix('flags=')))
 print('open', flush=True)
 for line in sys.stdin:
@@ -45,29 +46,32 @@ fn an_open_file_is_read_and_written_while_the_daemon_is_stopped() {
     if !kernel_can() {
         return;
     }
-    let source = source();
-    let file = source.path().join("file");
-    fs::write(&file, "old").expect("write");
-    let mount = Mount::with(source.path(), &["-o", "allow_other"]);
-    let mut program = user_of(&mount.join("file"), libc::O_RDWR);
-    program.hears("open");
-    // Before the first write the kernel asks whether that takes rights from the file.
-    program.says("write o");
-    program.hears("written");
-    // What nobody has read yet, so that it is in no cache of the mount.
-    fs::write(&file, "fresh").expect("write");
-    let stopped = Stopped::new(mount.daemon());
-    program.says("read -");
-    program.hears("fresh");
-    program.says("write FRE");
-    program.hears("written");
-    assert_eq!(fs::read_to_string(&file).expect("read"), "FREsh");
-    drop(stopped);
-    drop(program);
-    assert_eq!(
-        fs::read_to_string(mount.join("file")).expect("read"),
-        "FREsh"
-    );
+    for uid in [0, 1000] {
+        let source = source();
+        let file = source.path().join("file");
+        fs::write(&file, "old").expect("write");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("chmod");
+        let mount = Mount::with(source.path(), &["-o", "allow_other"]);
+        let mut program = user_of_as(&mount.join("file"), libc::O_RDWR, uid);
+        program.hears("open");
+        // Before the first write the kernel asks whether that takes rights from the file.
+        program.says("write o");
+        program.hears("written");
+        // What nobody has read yet, so that it is in no cache of the mount.
+        fs::write(&file, "fresh").expect("write");
+        let stopped = Stopped::new(mount.daemon());
+        program.says("read -");
+        program.hears("fresh");
+        program.says("write FRE");
+        program.hears("written");
+        assert_eq!(fs::read_to_string(&file).expect("read"), "FREsh");
+        drop(stopped);
+        drop(program);
+        assert_eq!(
+            fs::read_to_string(mount.join("file")).expect("read"),
+            "FREsh"
+        );
+    }
 }
 
 #[test]
@@ -380,8 +384,12 @@ fn python_script(script: &Path, place: &Path) -> String {
 }
 
 fn user_of(file: &Path, flags: i32) -> Talker {
-    let flags = format!("flags={flags}");
-    Talker::new(USES_A_FILE, &[file, Path::new(&flags)])
+    user_of_as(file, flags, 0)
+}
+
+fn user_of_as(file: &Path, flags: i32, uid: u32) -> Talker {
+    let (flags, uid) = (format!("flags={flags}"), format!("uid={uid}"));
+    Talker::new(USES_A_FILE, &[file, Path::new(&flags), Path::new(&uid)])
 }
 
 /// Whether files are passed through on this machine at all: Linux 6.9, and tests that do not lie

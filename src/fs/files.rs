@@ -25,11 +25,10 @@ use crate::lock::RealDirectory;
 use crate::sys;
 
 /// A read is made up to its full length in steps, since the kernel takes a short answer for the
-/// end of the file.
-fn read_full(fd: &OwnedFd, offset: u64, size: usize) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; size];
+/// end of the file. Gives how much was read.
+fn read_full(fd: &OwnedFd, offset: u64, data: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
-    while done < size {
+    while done < data.len() {
         match sys::fs::pread(fd, &mut data[done..], offset + done as u64) {
             Ok(0) => break,
             Ok(len) => done += len,
@@ -38,8 +37,7 @@ fn read_full(fd: &OwnedFd, offset: u64, size: usize) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
-    data.truncate(done);
-    Ok(data)
+    Ok(done)
 }
 
 /// Whether the kernel opens a program to run it, which takes the right to run it and not the right
@@ -465,13 +463,14 @@ impl Overlay {
         guard.submit(Job::new(work, waiter));
     }
 
+    /// Reads into `data`, and gives how much was read.
     pub(super) fn read_file(
         &self,
         req: &Request,
         fh: FileHandle,
         offset: u64,
-        size: u32,
-    ) -> io::Result<Vec<u8>> {
+        data: &mut [u8],
+    ) -> io::Result<usize> {
         let handle = self.handles.get(fh.0)?;
         // To open a file for writing is not to read it: it may be emptied next.
         if handle.is_writable() && !handle.read.swap(true, Ordering::AcqRel) {
@@ -483,15 +482,12 @@ impl Overlay {
             .guard_key()
             .and_then(|key| self.guards.find(&key));
         let Some(guard) = guard else {
-            return read_full(&fd, offset, size as usize);
+            return read_full(&fd, offset, data);
         };
-        let look = || read_full(&fd, offset, size as usize);
-        let (mut data, limit) = guard.visible.watch(handle.id(), look)?;
-        if let Some(limit) = limit {
-            let visible = usize::try_from(limit.saturating_sub(offset)).unwrap_or(usize::MAX);
-            data.truncate(visible);
-        }
-        Ok(data)
+        let look = || read_full(&fd, offset, data);
+        let (len, limit) = guard.visible.watch(handle.id(), look)?;
+        let visible = |limit: u64| usize::try_from(limit.saturating_sub(offset));
+        Ok(limit.map_or(len, |limit| len.min(visible(limit).unwrap_or(usize::MAX))))
     }
 
     /// Writes, or queues an append; `reply` gets the number of bytes.

@@ -1,5 +1,6 @@
 //! The requests of the kernel, one by one, as fuser hands them over.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -355,10 +356,20 @@ impl Filesystem for Mounted {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.0.read_file(req, fh, offset, size) {
-            Ok(data) => reply.data(&data),
-            Err(error) => reply.error(errno(&error)),
+        thread_local! {
+            /// What was read, on its way to the kernel. It grows to the largest read, 1 MiB.
+            static DATA: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
+        let size = size as usize;
+        DATA.with_borrow_mut(|data| {
+            if data.len() < size {
+                data.resize(size, 0);
+            }
+            match self.0.read_file(req, fh, offset, &mut data[..size]) {
+                Ok(len) => reply.data(&data[..len]),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
     }
 
     fn write(
