@@ -29,7 +29,7 @@ def set_flag(descriptor, flag, on):
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | flag if on else flags & ~flag)
 
 
-def in_child(uid, work):
+def in_child(uid, work, meanwhile=lambda: None):
     """Runs work in another process, as somebody; what it opens is closed with it."""
     pid = os.fork()
     if pid == 0:
@@ -43,6 +43,7 @@ def in_child(uid, work):
             status = 0
         finally:
             os._exit(status)
+    meanwhile()
     print("  child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
@@ -122,6 +123,46 @@ def a_user_who_writes_takes_set_id_bits_away():
                 os.chown("file", USER, USER)
                 how(uid, bits)
                 print(uid, oct(bits), how.__name__, oct(os.stat("file").st_mode))
+
+
+def so_does_one_who_does_not_own_the_file():
+    """The bits are set while the user, and with some of these somebody else, has it open."""
+
+    def none():
+        return None
+
+    def root_writes():
+        return os.open("file", os.O_RDWR)
+
+    def root_reads():
+        return os.open("file", os.O_RDONLY)
+
+    for uid in (0, USER):
+        for bits in (0o4777, 0o6777):
+            for other in (none, root_writes, root_reads):
+                write("file", b"0" * 10)
+                os.chmod("file", 0o777)
+                beside = other()
+                is_open, opened = os.pipe()
+                are_set, now_set = os.pipe()
+
+                def work():
+                    descriptor = os.open("file", os.O_WRONLY)
+                    os.write(opened, b"1")
+                    os.read(are_set, 1)
+                    os.pwrite(descriptor, b"z", 0)
+
+                def set_bits():
+                    os.read(is_open, 1)
+                    os.chmod("file", bits)
+                    os.write(now_set, b"1")
+
+                in_child(uid, work, set_bits)
+                print(uid, oct(bits), other.__name__, oct(os.stat("file").st_mode))
+                for descriptor in (is_open, opened, are_set, now_set):
+                    os.close(descriptor)
+                if beside is not None:
+                    os.close(beside)
 
 
 def holes_and_sizes():
@@ -227,6 +268,7 @@ def main():
         append_of_two,
         direct_taken_back,
         a_user_who_writes_takes_set_id_bits_away,
+        so_does_one_who_does_not_own_the_file,
         holes_and_sizes,
         copies_in_the_kernel,
         memory_and_calls_see_each_other,
