@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -638,10 +639,46 @@ for n, file in enumerate(files):
     }
 }
 
+/// Nothing is held, so nothing is looked after: no thread of the daemon wakes up.
+#[test]
+fn an_idle_daemon_sleeps() {
+    const SECONDS: u64 = 3;
+    let source = directory();
+    let rules = "version = 1\n\n[[guard]]\nfiles = [\"*.log\", \"*.json\"]\nreplace = \"hold\"\n";
+    fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write the rules");
+    let mount = Mount::new(source.path());
+    // Every kind of thread has had something to do.
+    let script = r#"
+        cd "$1"
+        for n in 1 2 3; do echo $n >> a.log; done
+        echo '{}' > a.json; cat a.json > new; mv new a.json
+        flock a.log true; flock plain true; echo plain >> plain
+        find . -type f -exec stat '{}' '+' > /dev/null
+    "#;
+    shell(Who::Root, script, &[mount.path()]);
+    let daemon = mount.daemon();
+    // Locks are let go, old names are removed, and threads end, within half a minute.
+    let mut woken = Vec::new();
+    let sleeps = wait_until(2 * DEADLINE, || {
+        let before = switches(daemon);
+        thread::sleep(Duration::from_secs(SECONDS));
+        let after = switches(daemon);
+        woken = after
+            .iter()
+            .filter(|thread| !before.contains(thread))
+            .cloned()
+            .collect();
+        woken.is_empty()
+    });
+    assert!(sleeps, "woken within {SECONDS} s: {woken:?}");
+}
+
 #[test]
 fn memory_of_a_hundred_thousand_files_comes_back() {
     const FILES: usize = 100_000;
     const MARGIN: u64 = 8 << 20;
+    // 400 bytes, and what is empty in the tables.
+    const MOST_EACH: u64 = 512;
     let source = directory();
     let program = "
 import os, sys
@@ -668,6 +705,8 @@ for number in range(100):
         &[mount.path()],
     );
     assert_eq!(found.trim(), FILES.to_string());
+    let each = resident(daemon).saturating_sub(before) / FILES as u64;
+    assert!(each <= MOST_EACH, "{each} bytes for each file");
     let (mut after, mut open_after) = (0, 0);
     let back = wait_until(DEADLINE, || {
         forget();
@@ -888,6 +927,23 @@ fn forget() {
 }
 
 /// How many files a process has open.
+/// The threads of a process: id, name, and how often each has gone to sleep or was put aside.
+fn switches(pid: u32) -> Vec<(String, String, u64)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let of_thread = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        let count = |name: &str| field(name).parse().unwrap_or(0);
+        let slept: u64 = count("voluntary_ctxt_switches:");
+        let aside: u64 = count("nonvoluntary_ctxt_switches:");
+        Some((field("Pid:"), field("Name:"), slept + aside))
+    };
+    tasks.flatten().filter_map(of_thread).collect()
+}
+
 fn open_descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("the daemon lives")

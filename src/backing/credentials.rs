@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use crate::sys::creds;
@@ -153,11 +153,31 @@ fn take(own: &Caller) -> io::Result<()> {
 
 /// The groups of a thread, from its status (proc_pid_status(5)).
 fn supplementary_groups(tid: u32) -> Option<Vec<u32>> {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Groups:"))?;
-    line.split_ascii_whitespace()
+    // Asked for each request of a user, so in one piece: a file of /proc tells no length by which
+    // the standard library could read it so. The line comes early, and is cut only where there are
+    // hundreds of groups.
+    let mut start = [0; 4096];
+    let mut status = fs::File::open(format!("/proc/{tid}/status")).ok()?;
+    let len = status.read(&mut start).ok()?;
+    match groups_of(&start[..len]) {
+        Some(groups) => Some(groups),
+        None => {
+            let mut whole = start[..len].to_vec();
+            status.read_to_end(&mut whole).ok()?;
+            groups_of(&whole)
+        }
+    }
+}
+
+/// The groups in the text of a status, if it holds the whole line.
+fn groups_of(status: &[u8]) -> Option<Vec<u32>> {
+    let end = status.iter().rposition(|byte| *byte == b'\n')?;
+    let line = status[..end]
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"Groups:"))?;
+    std::str::from_utf8(line)
+        .ok()?
+        .split_ascii_whitespace()
         .map(|group| group.parse().ok())
         .collect()
 }
@@ -193,6 +213,17 @@ mod tests {
         }
         drop(outer);
         assert_eq!(now(), before);
+    }
+
+    #[test]
+    fn a_line_that_is_cut_off_is_no_answer() {
+        let status = b"Name:\tx\nGroups:\t1 22 333 \nNStgid:\t5\n";
+        assert_eq!(groups_of(status), Some(vec![1, 22, 333]));
+        for len in 0..status.len() - 10 {
+            assert!(groups_of(&status[..len]).is_none_or(|groups| groups.len() == 3));
+        }
+        assert_eq!(groups_of(b"Groups:\t\n"), Some(Vec::new()));
+        assert_eq!(groups_of(b"nonsense\n"), None);
     }
 
     #[test]

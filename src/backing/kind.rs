@@ -10,6 +10,18 @@ use crate::sys;
 /// `NFS_SUPER_MAGIC` of statfs(2).
 const NFS: i64 = 0x6969;
 
+/// File systems of this host's disks and memory: whoever has opened a file reads and writes it, and
+/// nobody is asked again who that is. The numbers are those of linux/magic.h, and of XFS and F2FS.
+const LOCAL: [i64; 7] = [
+    0xEF53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683E, // btrfs
+    0xF2F5_2010, // F2FS
+    0x0102_1994, // tmpfs
+    0x8584_58F6, // ramfs
+    0xCA45_1A4E, // bcachefs
+];
+
 /// The kind of a file system, as far as it changes what must be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -24,7 +36,14 @@ pub enum Kind {
 /// The kinds of the file systems met so far, by device number.
 #[derive(Debug, Default)]
 pub struct Kinds {
-    by_device: DashMap<u64, Kind>,
+    by_device: DashMap<u64, Known>,
+}
+
+/// What is known of a file system.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    kind: Kind,
+    local: bool,
 }
 
 impl Kinds {
@@ -33,16 +52,34 @@ impl Kinds {
     /// # Errors
     /// Those of `fstatfs(2)`.
     pub fn of(&self, dev: u64, fd: impl AsFd) -> io::Result<Kind> {
-        if let Some(kind) = self.by_device.get(&dev) {
-            return Ok(*kind);
+        self.known(dev, fd).map(|known| known.kind)
+    }
+
+    /// Whether that is a file system of this host alone, on which a file that is open is read and
+    /// written whoever does it.
+    ///
+    /// # Errors
+    /// Those of `fstatfs(2)`.
+    pub fn is_local(&self, dev: u64, fd: impl AsFd) -> io::Result<bool> {
+        self.known(dev, fd).map(|known| known.local)
+    }
+
+    fn known(&self, dev: u64, fd: impl AsFd) -> io::Result<Known> {
+        if let Some(known) = self.by_device.get(&dev) {
+            return Ok(*known);
         }
         // f_type's width differs between architectures.
         #[allow(clippy::unnecessary_cast)]
-        let kind = match sys::fs::fstatfs(fd)?.f_type as i64 {
-            NFS => Kind::Nfs,
-            _ => Kind::Other,
+        let number = sys::fs::fstatfs(fd)?.f_type as i64;
+        let known = Known {
+            kind: if number == NFS {
+                Kind::Nfs
+            } else {
+                Kind::Other
+            },
+            local: LOCAL.contains(&(number & 0xFFFF_FFFF)),
         };
-        self.by_device.insert(dev, kind);
-        Ok(kind)
+        self.by_device.insert(dev, known);
+        Ok(known)
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod copy;
 pub mod credentials;
+pub mod freshness;
 pub mod kind;
 
 use std::ffi::CString;
@@ -10,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 pub use credentials::{Caller, Credentials};
+pub use freshness::{Freshness, Freshnesses};
 pub use kind::{Kind, Kinds};
 
 /// A path by which this process reaches the file that `fd` refers to, even where `fd` is an

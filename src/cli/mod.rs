@@ -58,7 +58,7 @@ pub struct MountArgs {
     pub source: PathBuf,
     /// Where the guarded view appears; may be SOURCE itself
     pub mountpoint: PathBuf,
-    /// Mount options, separated by commas: allow_other, ro, guard=GLOB[:GLOB...], and those of mount(8)
+    /// Mount options, separated by commas: allow_other, ro, nopassthrough, guard=GLOB[:GLOB...], and those of mount(8)
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Rule file to use in place of SOURCE/.dotlockfs.toml
@@ -70,7 +70,7 @@ pub struct MountArgs {
     /// How much to log: error, warn, info, debug or trace; RUST_LOG overrides it
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: log::LevelFilter,
-    /// Threads that read requests from the kernel
+    /// Threads that read requests from the kernel; 1 is fastest for one program at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
 }

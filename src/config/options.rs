@@ -16,6 +16,9 @@ pub struct MountOptions {
     pub read_only: bool,
     /// `default_permissions`: the kernel checks modes and owners itself. Default: no.
     pub default_permissions: bool,
+    /// `nopassthrough`: files that are not guarded are read and written by way of the daemon, too,
+    /// though the kernel could do it by itself; `passthrough` takes it back. Default: no.
+    pub no_passthrough: bool,
     /// `guard=GLOB[:GLOB...]`: the patterns of files to guard, in place of a rule file. Given
     /// more than once, all of them hold. Default: none. Patterns are not checked here, but by
     /// [`Rules::from_globs`](super::Rules::from_globs). A colon or comma cannot be part of one.
@@ -72,6 +75,8 @@ const OURS: &[&str] = &[
     "ro",
     "rw",
     "default_permissions",
+    "passthrough",
+    "nopassthrough",
     "guard",
     "config",
     "log_level",
@@ -102,6 +107,8 @@ impl MountOptions {
             "default_permissions" => self.default_permissions = true,
             "ro" => self.read_only = true,
             "rw" => self.read_only = false,
+            "nopassthrough" => self.no_passthrough = true,
+            "passthrough" => self.no_passthrough = false,
             "guard" | "config" | "log_level" => return Err(needs_value(name)),
             _ if KERNEL_FLAGS.contains(&name) => {
                 let one_of = ONE_OF.contains(&name);
@@ -245,6 +252,14 @@ mod tests {
                     ..none()
                 },
             ),
+            (
+                "passthrough,nopassthrough",
+                MountOptions {
+                    no_passthrough: true,
+                    ..none()
+                },
+            ),
+            ("nopassthrough,passthrough", none()),
             ("guard=*.log", guard(&["*.log"])),
             ("guard=*.log:a=b,guard=c", guard(&["*.log", "a=b", "c"])),
             (

@@ -108,7 +108,8 @@ impl Overlay {
         let dir = node.reach()?;
         let fd = sys::fs::openat(&*dir, &proc_path(&*dir), flags, 0)?;
         let open = Open::Dir(DirStream::new(fd));
-        Ok(self.handles.insert(Handle::new(node, flags, open)))
+        let handle = Arc::new(Handle::new(node, flags, open));
+        Ok(self.handles.insert(handle))
     }
 
     pub(super) fn read_dir(
@@ -189,7 +190,7 @@ impl Overlay {
         let assumed = self.credentials.assume(caller);
         match assumed.and_then(|_assumed| self.find(dir, name, false)) {
             Ok((node, stat)) => {
-                let (ttl, _) = self.lifetimes(dir, &node);
+                let ttl = self.lifetime(dir, &node);
                 (Ok((node, stat)), ttl)
             }
             Err(_) => (self.find(dir, name, false), Duration::ZERO),

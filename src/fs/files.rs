@@ -13,23 +13,22 @@ use parking_lot::Mutex;
 use super::dirs::is_of_protocol;
 use super::handles::{Handle, Open};
 use super::locked::{FMODE_EXEC, Held};
-use super::names::Found;
+use super::names::{Found, makers};
 use super::nodes::{Node, label};
 use super::private::Private;
 use super::{Overlay, with_umask_of};
 use crate::backing::{Caller, Kind};
 use crate::config::{Ack, Rule, Update};
 use crate::guard::append::backing_flags;
-use crate::guard::{AppendFile, Guard, GuardedFile, Hold, Job, Key, Target, Waiter, Work, family};
+use crate::guard::{AppendFile, Guard, GuardedFile, Hold, Job, Key, Target, Waiter, Work};
 use crate::lock::RealDirectory;
 use crate::sys;
 
 /// A read is made up to its full length in steps, since the kernel takes a short answer for the
-/// end of the file.
-fn read_full(fd: &OwnedFd, offset: u64, size: usize) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; size];
+/// end of the file. Gives how much was read.
+fn read_full(fd: &OwnedFd, offset: u64, data: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
-    while done < size {
+    while done < data.len() {
         match sys::fs::pread(fd, &mut data[done..], offset + done as u64) {
             Ok(0) => break,
             Ok(len) => done += len,
@@ -38,8 +37,7 @@ fn read_full(fd: &OwnedFd, offset: u64, size: usize) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
-    data.truncate(done);
-    Ok(data)
+    Ok(done)
 }
 
 /// Whether the kernel opens a program to run it, which takes the right to run it and not the right
@@ -109,7 +107,7 @@ impl Overlay {
         waiter: &Waiter,
         node: &Arc<Node>,
         flags: i32,
-    ) -> io::Result<Option<(u64, FopenFlags)>> {
+    ) -> io::Result<Option<Descriptor>> {
         if node.is_superseded() {
             // The kernel looks up the path again, and finds the node of the guarded name.
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
@@ -138,7 +136,7 @@ impl Overlay {
         node: &Arc<Node>,
         flags: i32,
         reader: Option<u32>,
-    ) -> io::Result<(u64, FopenFlags)> {
+    ) -> io::Result<Descriptor> {
         let caller = waiter.caller.clone();
         let assumed = self.credentials.assume(&caller)?;
         let kind = self.kind_of_file(node)?;
@@ -163,7 +161,7 @@ impl Overlay {
             && place.name.as_bytes().ends_with(b".lock")
             && !is_of_protocol(&*place.parent.reach()?, place.name.as_bytes())
         {
-            self.note_lock_file(&place.parent, &place.name, target.id, None);
+            self.note_lock_file(&place.parent, &place.name, target.id, || None);
         }
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
             self.note_read(waiter.tid, node, flags, &target);
@@ -232,7 +230,7 @@ impl Overlay {
         self: &Arc<Self>,
         file: &NewFile,
         hold: Option<Hold>,
-    ) -> io::Result<(Found, u64, FopenFlags)> {
+    ) -> io::Result<(Found, Descriptor)> {
         let NewFile {
             parent,
             name,
@@ -279,7 +277,7 @@ impl Overlay {
             .nodes
             .found(parent, name, &stat, file.rule.as_ref(), || None);
         let exclusive = flags & libc::O_EXCL != 0;
-        let makers = exclusive.then(|| family::readers(family::process_of(file.tid)));
+        let makers = || exclusive.then(|| makers(file.tid)).flatten();
         self.note_lock_file(parent, name, stat.into(), makers);
         let target = Target {
             fd: Arc::new(fd),
@@ -294,9 +292,9 @@ impl Overlay {
         if entered.is_err() {
             self.nodes.forget(node.id, 1);
         }
-        let (fh, how) = entered?;
+        let descriptor = entered?;
         let parent = Arc::clone(parent);
-        Ok((Found { parent, node, stat }, fh, how))
+        Ok((Found { parent, node, stat }, descriptor))
     }
 
     /// Makes a handle for a program that has no lock, or, for `reader`, one for reading.
@@ -308,10 +306,10 @@ impl Overlay {
         target: Target,
         caller: Caller,
         reader: Option<u32>,
-    ) -> io::Result<(u64, FopenFlags)> {
-        let (handle, how) = self.handle(node, flags, kind, target, caller)?;
+    ) -> io::Result<Descriptor> {
+        let (handle, how) = self.handle(node, flags, kind, target, caller.clone())?;
         let handle = Handle { reader, ..handle };
-        Ok((self.handles.insert(handle), how))
+        Ok(self.hand_over(handle, how, caller))
     }
 
     /// Makes a handle of a descriptor of the file below, with the lock that lasts as long as it,
@@ -324,8 +322,8 @@ impl Overlay {
         target: Target,
         caller: Caller,
         held: Option<Held>,
-    ) -> io::Result<(u64, FopenFlags)> {
-        let (mut handle, how) = self.handle(node, flags, kind, target, caller)?;
+    ) -> io::Result<Descriptor> {
+        let (mut handle, how) = self.handle(node, flags, kind, target, caller.clone())?;
         if let Some(held) = held {
             handle.hold = Mutex::new(Some(held.hold));
             handle.version = held.version;
@@ -334,7 +332,17 @@ impl Overlay {
             handle.written = AtomicBool::new(is_new);
             handle.private = held.private;
         }
-        Ok((self.handles.insert(handle), how))
+        Ok(self.hand_over(handle, how, caller))
+    }
+
+    fn hand_over(&self, handle: Handle, how: FopenFlags, opener: Caller) -> Descriptor {
+        let handle = Arc::new(handle);
+        Descriptor {
+            fh: self.handles.insert(Arc::clone(&handle)),
+            handle,
+            how,
+            opener,
+        }
     }
 
     fn handle(
@@ -468,13 +476,14 @@ impl Overlay {
         }
     }
 
+    /// Reads into `data`, and gives how much was read.
     pub(super) fn read_file(
         &self,
         tid: u32,
         fh: FileHandle,
         offset: u64,
-        size: u32,
-    ) -> io::Result<Vec<u8>> {
+        data: &mut [u8],
+    ) -> io::Result<usize> {
         let handle = self.handles.get(fh.0)?;
         // To open a file for writing is not to read it: it may be emptied next.
         if handle.is_writable() && !handle.read.swap(true, Ordering::AcqRel) {
@@ -486,15 +495,12 @@ impl Overlay {
             .guard_key()
             .and_then(|key| self.guards.find(&key));
         let Some(guard) = guard else {
-            return read_full(&fd, offset, size as usize);
+            return read_full(&fd, offset, data);
         };
-        let look = || read_full(&fd, offset, size as usize);
-        let (mut data, limit) = guard.visible.watch(handle.id(), look)?;
-        if let Some(limit) = limit {
-            let visible = usize::try_from(limit.saturating_sub(offset)).unwrap_or(usize::MAX);
-            data.truncate(visible);
-        }
-        Ok(data)
+        let look = || read_full(&fd, offset, data);
+        let (len, limit) = guard.visible.watch(handle.id(), look)?;
+        let visible = |limit: u64| usize::try_from(limit.saturating_sub(offset));
+        Ok(limit.map_or(len, |limit| len.min(visible(limit).unwrap_or(usize::MAX))))
     }
 
     /// Writes, or queues an append; `reply` gets the number of bytes.
@@ -669,11 +675,21 @@ impl Overlay {
     }
 }
 
+/// What a program gets of a file that was opened.
+pub(super) struct Descriptor {
+    /// The number of its handle.
+    pub fh: u64,
+    pub handle: Arc<Handle>,
+    pub how: FopenFlags,
+    /// As whom it was opened.
+    pub opener: Caller,
+}
+
 /// Gets the handle of a file that was opened.
-pub(super) type Opened = Box<dyn FnOnce(io::Result<(u64, FopenFlags)>) + Send>;
+pub(super) type Opened = Box<dyn FnOnce(io::Result<Descriptor>) + Send>;
 
 /// Gets what was made, and its handle.
-pub(super) type Created = Box<dyn FnOnce(io::Result<(Found, u64, FopenFlags)>) + Send>;
+pub(super) type Created = Box<dyn FnOnce(io::Result<(Found, Descriptor)>) + Send>;
 
 /// A file that is to be made and opened.
 pub(super) struct NewFile {

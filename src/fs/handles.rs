@@ -208,8 +208,7 @@ pub struct Handles {
 
 impl Handles {
     /// Enters a handle, here and with its inode, and gives its number.
-    pub fn insert(&self, handle: Handle) -> u64 {
-        let handle = Arc::new(handle);
+    pub fn insert(&self, handle: Arc<Handle>) -> u64 {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         if handle.cached {
             handle.node.cached_opens.fetch_add(1, Ordering::AcqRel);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fuser::{FileHandle, FopenFlags, Request};
+use fuser::{FileHandle, Request};
 
-use super::files::{Created, NewFile, Opened};
+use super::files::{Created, Descriptor, NewFile, Opened};
 use super::handles::Handle;
 use super::nodes::Node;
 use super::private::Private;
@@ -124,7 +124,7 @@ impl Overlay {
         flags: i32,
         caller: Caller,
         tid: u32,
-    ) -> io::Result<(u64, FopenFlags)> {
+    ) -> io::Result<Descriptor> {
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
         let (rule, place) = (
             node.rule.as_ref().ok_or_else(stale)?,
@@ -208,6 +208,7 @@ impl Overlay {
         };
         match handle.appending() {
             Some(file) => file.finish(Some(owner), (req.pid(), None), Box::new(then)),
+            None if handle.is_writable() && self.is_written_at_once(&handle) => then(Ok(0)),
             None if handle.is_writable() => {
                 let written = write_back(&handle);
                 // The lock may have been lost since the last write; close is the last to tell.
@@ -221,6 +222,13 @@ impl Overlay {
         }
     }
 
+    /// Whether a close makes nothing happen below that has not happened before: a file that is not
+    /// guarded, on a file system of this host.
+    fn is_written_at_once(&self, handle: &Handle) -> bool {
+        let is_local = || self.kinds.is_local(handle.node.file.dev, &*handle.fd());
+        handle.node.rule.is_none() && is_local().unwrap_or(false)
+    }
+
     /// The last descriptor is gone.
     pub(super) fn release_file(self: &Arc<Self>, fh: FileHandle) {
         if let Some(handle) = self.handles.remove(fh.0) {
@@ -229,6 +237,7 @@ impl Overlay {
     }
 
     pub(super) fn release(self: &Arc<Self>, handle: Arc<Handle>) {
+        self.through.closed(&handle);
         let Some(file) = handle.appending().cloned() else {
             self.end_update(&handle);
             return;

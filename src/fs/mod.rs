@@ -4,7 +4,8 @@
 //! This file only translates. What a request means stands with its kind: `names` (look up, make,
 //! move, remove), `meta` (attributes), `files` (open, read, write), `dirs` (listing), `locked`
 //! (what is locked while it is open), `replace` (renaming over a guarded file), `advisory`
-//! (flock and fcntl); what the kernel knows is kept in `nodes` and `handles`.
+//! (flock and fcntl), `through` (what the kernel reads and writes by itself); what the kernel knows
+//! is kept in `nodes` and `handles`.
 
 mod advisory;
 pub mod attr;
@@ -20,6 +21,7 @@ pub mod private;
 pub mod reading;
 mod replace;
 mod requests;
+mod through;
 pub mod versions;
 
 use std::cell::Cell;
@@ -32,7 +34,7 @@ use std::time::Duration;
 use fuser::{INodeNo, Notifier, Request};
 
 use crate::backing::credentials::Assumed;
-use crate::backing::{Caller, Credentials, Kinds};
+use crate::backing::{Caller, Credentials, Freshnesses, Kinds};
 use crate::config::{Ack, Rules};
 use crate::guard::{Guards, Hold};
 use crate::lock::Owner;
@@ -42,11 +44,21 @@ use handles::Handles;
 pub use meta::DAEMON;
 use nodes::{Node, Nodes};
 use reading::Reading;
+use through::Through;
 use versions::Versions;
 
 /// The largest write that the kernel is asked to hand over in one piece, in bytes. Linux allows
 /// 256 pages without a change of its settings.
 pub const MAX_WRITE: usize = 1024 * 1024;
+
+/// What a mount may do, besides its rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Others than the user who mounts may use it.
+    pub many_users: bool,
+    /// The kernel may read and write files by itself that are not guarded, if it can.
+    pub passthrough: bool,
+}
 
 /// The state of a mount.
 #[derive(Debug)]
@@ -57,9 +69,12 @@ pub struct Overlay {
     below: Below,
     versions: Versions,
     reading: Reading,
+    through: Through,
+    passthrough: bool,
     rules: Rules,
     credentials: Arc<Credentials>,
     kinds: Kinds,
+    freshness: Freshnesses,
     many_users: bool,
     /// Some rule says `ack = "close"`.
     acks_at_close: bool,
@@ -71,12 +86,11 @@ pub struct Overlay {
 pub struct Mounted(pub Arc<Overlay>);
 
 impl Overlay {
-    /// An overlay of the directory that `root` is open on (`O_PATH`). With `many_users`, others
-    /// than the user who mounts may use it.
+    /// An overlay of the directory that `root` is open on (`O_PATH`).
     ///
     /// # Errors
     /// Those of the directory; where `/proc` is missing; where no thread can be started.
-    pub fn new(root: OwnedFd, rules: Rules, many_users: bool) -> io::Result<Arc<Overlay>> {
+    pub fn new(root: OwnedFd, rules: Rules, settings: Settings) -> io::Result<Arc<Overlay>> {
         let stat = sys::fs::statx(&root, c"", 0)?;
         let credentials = Arc::new(Credentials::of_this_process()?);
         let owner = Arc::new(Owner::this_process()?);
@@ -88,10 +102,13 @@ impl Overlay {
             versions: Versions::default(),
             reading: Reading::default(),
             acks_at_close: rules.rules().iter().any(|rule| rule.ack == Ack::Close),
+            through: Through::default(),
+            passthrough: settings.passthrough,
             rules,
             credentials,
             kinds: Kinds::default(),
-            many_users,
+            freshness: Freshnesses::default(),
+            many_users: settings.many_users,
             notifier: OnceLock::new(),
         };
         let root = overlay.nodes.root();

@@ -24,9 +24,6 @@ use crate::lock::{Identity, RealDirectory};
 use crate::sys;
 use crate::sys::fs::Stat;
 
-/// How long the kernel may use what it was told of a file that is not guarded.
-const LIFETIME: Duration = Duration::from_secs(1);
-
 /// How a lock file's name ends.
 pub(super) const LOCK: &[u8] = b".lock";
 /// How long a program that makes the lock file of a guarded file waits for a turn in which it can.
@@ -62,6 +59,11 @@ fn locks_a_file(parent: &Node, name: &OsStr) -> bool {
         sys::fs::statx(&*parent.reach()?, &locked, 0)
     };
     !locked.is_empty() && exists().is_ok()
+}
+
+/// The process that makes a lock file in such a way that only one can, and those above it.
+pub(super) fn makers(tid: u32) -> Option<Vec<Process>> {
+    Some(family::readers(family::process_of(tid)))
 }
 
 impl Overlay {
@@ -101,17 +103,18 @@ impl Overlay {
     }
 
     /// Notes that a program has made a file, or opened one for writing, that may be a lock file.
-    /// `makers` are the process, if it made
-    /// it in such a way that only one can, and those above it.
+    /// `makers` gives the process, if it made it in such a way that only one can, and those above
+    /// it; that takes many calls, so it is asked for lock files only.
     pub(super) fn note_lock_file(
         &self,
         parent: &Node,
         name: &OsStr,
         id: Identity,
-        makers: Option<Vec<Process>>,
+        makers: impl FnOnce() -> Option<Vec<Process>>,
     ) {
         if name.as_bytes().ends_with(LOCK) {
             let key = Key::new(parent.file, name.to_owned());
+            let makers = makers();
             self.guards
                 .lock_files()
                 .insert(key, LockFile { id, makers });
@@ -167,10 +170,7 @@ impl Overlay {
     /// What was just made under a name.
     pub(super) fn made(&self, parent: Arc<Node>, name: &OsStr, tid: u32) -> io::Result<Found> {
         let (node, stat) = self.find(&parent, name, false)?;
-        if name.as_bytes().ends_with(LOCK) {
-            let makers = family::readers(family::process_of(tid));
-            self.note_lock_file(&parent, name, stat.into(), Some(makers));
-        }
+        self.note_lock_file(&parent, name, stat.into(), || makers(tid));
         Ok(Found { parent, node, stat })
     }
 
@@ -179,14 +179,26 @@ impl Overlay {
         if node.rule.is_some() {
             return (Duration::ZERO, Duration::ZERO);
         }
+        let freshness = self.freshness.of(node.file.dev);
+        let attributes = if node.is_dir {
+            freshness.directory
+        } else {
+            freshness.file
+        };
         // A path that the kernel remembers is not checked again for the next user's right to
         // walk it, so it must not remember what lies in a directory that is not open to all.
         let entry = if self.many_users && parent.restricted.load(Ordering::Relaxed) {
             Duration::ZERO
         } else {
-            LIFETIME
+            freshness.entry
         };
-        (entry, LIFETIME)
+        (entry, attributes)
+    }
+
+    /// The same, where one lifetime serves for both.
+    pub(super) fn lifetime(&self, parent: &Node, node: &Node) -> Duration {
+        let (entry, attributes) = self.lifetimes(parent, node);
+        entry.min(attributes)
     }
 
     /// Looks a name up below, with the credentials of the moment, and counts the look-up. `fresh`
@@ -486,10 +498,7 @@ impl Overlay {
         self.note_no_lock_file(&from.parent, &from.name);
         // Gone already: whoever moved it on has noted where.
         let Ok(stat) = stat else { return };
-        if to.name.as_bytes().ends_with(LOCK) {
-            let makers = family::readers(family::process_of(waiter.tid));
-            self.note_lock_file(&to.parent, &to.name, stat.into(), Some(makers));
-        }
+        self.note_lock_file(&to.parent, &to.name, stat.into(), || makers(waiter.tid));
         let rule = self
             .rule_for(&to.parent, &to.name)
             .filter(|_| stat.is_file());

@@ -38,6 +38,8 @@ pub struct Node {
     pub generation: u64,
     /// The file below.
     pub file: Identity,
+    /// It is a directory.
+    pub is_dir: bool,
     /// The rule that guards it under its name, if one does.
     pub rule: Option<Arc<Rule>>,
     /// Where it was seen last; `None` for the root.
@@ -307,6 +309,7 @@ impl Nodes {
             id: ROOT,
             generation: 0,
             file: Identity::from(*stat),
+            is_dir: true,
             rule: None,
             place: Mutex::new(None),
             pin: Mutex::new(Some(Arc::new(fd))),
@@ -381,6 +384,7 @@ impl Nodes {
             id: tables.free_id(file.ino),
             generation: tables.generation,
             file,
+            is_dir: stat.is_dir(),
             rule: rule.cloned(),
             place: Mutex::new(Some(Place {
                 parent: Arc::clone(parent),

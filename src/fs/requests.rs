@@ -1,5 +1,6 @@
 //! The requests of the kernel, one by one, as fuser hands them over.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -16,9 +17,10 @@ use fuser::{
 
 use super::advisory::Asked;
 use super::attr::{file_attr, set_time};
-use super::files::Write;
+use super::files::{Descriptor, Write};
 use super::meta::{Changes, Xattr};
 use super::names::Found;
+use super::through::Way;
 use super::{MAX_WRITE, Mounted, Overlay};
 use crate::config::{Rule, Update};
 use crate::guard::Guard;
@@ -83,6 +85,7 @@ impl Filesystem for Mounted {
             // save no question, and its inode numbers are those of the mount, not those below.
             let listing = InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
             let _ = config.add_capabilities(listing);
+            self.0.ask_for_passthrough(config);
         }
         if let Err(nearest) = config.set_max_write(MAX_WRITE as u32) {
             let _ = config.set_max_write(nearest);
@@ -283,9 +286,24 @@ impl Filesystem for Mounted {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let answer = move |opened: io::Result<(u64, FopenFlags)>| match opened {
-            Ok((fh, how)) => reply.opened(FileHandle(fh), how),
-            Err(error) => reply.error(errno(&error)),
+        let overlay = Arc::clone(&self.0);
+        let answer = move |opened: io::Result<Descriptor>| {
+            let Descriptor {
+                fh,
+                handle,
+                how,
+                opener,
+            } = match opened {
+                Ok(descriptor) => descriptor,
+                Err(error) => return reply.error(errno(&error)),
+            };
+            let fh = FileHandle(fh);
+            let direct = how | FopenFlags::FOPEN_DIRECT_IO;
+            match overlay.way_of(&handle, &opener, |fd| reply.open_backing(fd)) {
+                Way::Asking => reply.opened(fh, how),
+                Way::Through(file) => reply.opened_passthrough(fh, how, &file.id),
+                Way::MappedThrough(file) => reply.opened_passthrough(fh, direct, &file.id),
+            }
         };
         let waiter = self.0.waiter(req);
         if flags.0 & libc::O_ACCMODE == libc::O_WRONLY {
@@ -308,20 +326,30 @@ impl Filesystem for Mounted {
         reply: ReplyCreate,
     ) {
         let overlay = Arc::clone(&self.0);
-        let answer = move |created: io::Result<(Found, u64, FopenFlags)>| match created {
-            Ok((Found { parent, node, stat }, fh, how)) => {
-                // One lifetime serves for both here.
-                let (ttl, _) = overlay.lifetimes(&parent, &node);
-                let attr = file_attr(&stat, node.id);
-                reply.created(
-                    &ttl,
-                    &attr,
-                    Generation(node.generation),
-                    FileHandle(fh),
-                    how,
-                );
+        let answer = move |created: io::Result<(Found, Descriptor)>| {
+            let (Found { parent, node, stat }, descriptor) = match created {
+                Ok(created) => created,
+                Err(error) => return reply.error(errno(&error)),
+            };
+            let ttl = overlay.lifetime(&parent, &node);
+            let (attr, generation) = (file_attr(&stat, node.id), Generation(node.generation));
+            let Descriptor {
+                fh,
+                handle,
+                how,
+                opener,
+            } = descriptor;
+            let fh = FileHandle(fh);
+            let direct = how | FopenFlags::FOPEN_DIRECT_IO;
+            match overlay.way_of(&handle, &opener, |fd| reply.open_backing(fd)) {
+                Way::Asking => reply.created(&ttl, &attr, generation, fh, how),
+                Way::Through(file) => {
+                    reply.created_passthrough(&ttl, &attr, generation, fh, how, &file.id);
+                }
+                Way::MappedThrough(file) => {
+                    reply.created_passthrough(&ttl, &attr, generation, fh, direct, &file.id);
+                }
             }
-            Err(error) => reply.error(errno(&error)),
         };
         self.0
             .create_file(req, parent, name, (mode, umask), flags, Box::new(answer));
@@ -338,12 +366,21 @@ impl Filesystem for Mounted {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let (overlay, tid) = (Arc::clone(&self.0), req.pid());
+        thread_local! {
+            /// What was read, on its way to the kernel. It grows to the largest read, 1 MiB.
+            static DATA: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let (overlay, tid, size) = (Arc::clone(&self.0), req.pid(), size as usize);
         self.0.after_appends(ino, move || {
-            match overlay.read_file(tid, fh, offset, size) {
-                Ok(data) => reply.data(&data),
-                Err(error) => reply.error(errno(&error)),
-            }
+            DATA.with_borrow_mut(|data| {
+                if data.len() < size {
+                    data.resize(size, 0);
+                }
+                match overlay.read_file(tid, fh, offset, &mut data[..size]) {
+                    Ok(len) => reply.data(&data[..len]),
+                    Err(error) => reply.error(errno(&error)),
+                }
+            });
         });
     }
 

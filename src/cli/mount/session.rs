@@ -19,7 +19,7 @@ use super::dead::Dead;
 use super::{Plan, unusable};
 use crate::config::MountOptions;
 use crate::config::error::shown;
-use crate::fs::{Mounted, Overlay};
+use crate::fs::{Mounted, Overlay, Settings};
 use crate::sys;
 
 /// How long the end may wait for locks held by others, and for the server.
@@ -63,7 +63,11 @@ pub(super) fn serve(
         threads,
         ..
     } = plan;
-    let overlay = Overlay::new(root, rules, options.allow_other)?;
+    let settings = Settings {
+        many_users: options.allow_other,
+        passthrough: !options.no_passthrough,
+    };
+    let overlay = Overlay::new(root, rules, settings)?;
     // Before the mount, so that no signal can end us with the mount left behind.
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let place = Place {
