@@ -226,7 +226,8 @@ impl Overlay {
             return false;
         }
         // A server, or a daemon, may refuse one user what it allows another; but the kernel opens
-        // the file anew for each descriptor, always as the one who registered it.
-        !self.many_users || self.kinds.is_local(dev, fd).unwrap_or(false)
+        // the file anew for each descriptor, always as the one who registered it. And between our
+        // open and the kernel's another host may have removed the file.
+        self.kinds.is_local(dev, fd).unwrap_or(false)
     }
 }

@@ -45,6 +45,8 @@ pub(super) const LONGEST_TURN: Duration = Duration::from_millis(250);
 /// How long the worker sleeps at a time while the lock is held by programs, and others wait: then
 /// it looks who has waited for too long.
 const WHILE_HELD: Duration = Duration::from_millis(100);
+/// For how long a lock is tried again of which something is missing time and again.
+const GONE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an append waits for a lock file that a program on this host has made.
 const APPEND_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a directory may be unknown to the server, before it is taken to be gone for good:
@@ -58,7 +60,7 @@ const BATCH_BYTES: usize = 16 * 1024 * 1024;
 impl Guard {
     /// Works off the queue, turn by turn, until it is empty.
     pub(super) fn work_off(&self, turns: &mut Turns) {
-        let mut others_seen = None;
+        let (mut others_seen, mut gone_since) = (None, None);
         loop {
             self.serve_lock_maker();
             for job in self.take_jobs(|job| matches!(job.work, Work::Look(_))) {
@@ -71,7 +73,7 @@ impl Guard {
                 Ok(Some(turn)) => turn,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.refuse_unless_gone(&caller, &error);
+                    self.refuse_unless_gone(&caller, &error, &mut gone_since);
                     continue;
                 }
             };
@@ -87,11 +89,12 @@ impl Guard {
                         );
                     }
                     // Before the end of the turn, which may not come about for the same reason.
-                    self.refuse_unless_gone(&caller, &error);
+                    self.refuse_unless_gone(&caller, &error, &mut gone_since);
                 }
                 self.end_turn(turns, &caller, &turn);
                 continue;
             }
+            gone_since = None;
             if self.has_lock_to_make() {
                 self.make_locks();
             } else {
@@ -468,8 +471,8 @@ impl Guard {
                 let torn = goes_on && written.is_not_sent();
                 // Where a note stays that the write is under way, whoever mends the file leaves the
                 // write out.
-                let noted = !torn && !more && !self.unnote(turns, caller, turn);
-                let tainted = written.must_be_fenced();
+                let fenced = written.must_be_fenced();
+                let noted = !torn && !fenced && !more && !self.unnote(turns, caller, turn);
                 if !more {
                     self.settle(turns, caller, turn);
                 }
@@ -491,7 +494,9 @@ impl Guard {
                     }
                 };
                 self.requeue(left);
-                if tainted {
+                if fenced {
+                    // What may be executed late, though it was answered with an error, must be kept
+                    // from the file as if the turn had been broken.
                     turn.inherits = true;
                     self.lose(turn.n);
                     return;
@@ -837,10 +842,17 @@ impl Guard {
         calls()
     }
 
-    /// The same, unless something was missing. Nothing was done yet; most likely our claim was
-    /// removed behind our back, and the next turn has a new one.
-    fn refuse_unless_gone(&self, caller: &Caller, error: &io::Error) {
-        if !is_gone(error) {
+    /// The same, unless something was missing, and not since `gone_since` for too long. Nothing was
+    /// done yet; most likely our claim was removed behind our back, and the next turn has a new one.
+    fn refuse_unless_gone(
+        &self,
+        caller: &Caller,
+        error: &io::Error,
+        gone_since: &mut Option<Duration>,
+    ) {
+        let now = boottime();
+        if !is_gone(error) || now >= *gone_since.get_or_insert(now) + GONE_PATIENCE {
+            *gone_since = None;
             return self.refuse_all_of(caller, error);
         }
         log::debug!("{}: the lock is tried again: {error}", self.label);

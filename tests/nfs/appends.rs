@@ -26,6 +26,28 @@ on_both_versions! {
         keeps_all(lab, "descriptor held open", Program::Held, 1000, "");
     }
 
+    /// The same, answered before it is done.
+    fn descriptors_held_open_and_answered_at_once(lab: &Lab) {
+        let rule = "[[guard]]\nfiles = ['results.csv']\nack = \"close\"";
+        keeps_all(lab, "the same, ack = \"close\"", Program::Held, 3000, rule);
+    }
+
+    /// What was closed is seen by whoever opens the file then, on whichever host.
+    fn who_opens_sees_what_was_closed(lab: &Lab) {
+        let directory = lab.directory();
+        directory.rules(lab, "[[guard]]\nfiles = ['log']\nack = \"close\"");
+        let _view = lab.view(&directory, &BOTH);
+        for round in 0..10 {
+            let (writer, reader) = (BOTH[round % 2], BOTH[(round + 1) % 2]);
+            lab.cluster.run_ok(
+                writer,
+                &format!("for i in 1 2 3; do echo {round}.$i; done >>{VIEW}/log"),
+            );
+            let last = lab.cluster.run_ok(reader, &format!("tail -n 1 {VIEW}/log"));
+            assert_eq!(last.trim(), format!("{round}.3"));
+        }
+    }
+
     /// More than one page, one WRITE.
     fn records_of_64_kib(lab: &Lab) {
         keeps_all(lab, "records of 64 KiB", Program::Blocks(64 << 10), 50, "");
