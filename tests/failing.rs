@@ -43,7 +43,7 @@ impl World {
 
     fn at(source: &Path, keys: &str) -> World {
         let rules =
-            format!("version = 1\n[[guard]]\nfiles = [\"**\"]\nlock_timeout = \"15s\"\n{keys}\n");
+            format!("version = 1\n[[guard]]\nfiles = [\"**\"]\nlock_timeout = \"8s\"\n{keys}\n");
         fs::write(source.join(".dotlockfs.toml"), rules).expect("write the rules");
         fs::create_dir(source.join("d")).expect("mkdir");
         fs::write(source.join("d/log"), "").expect("write the log");

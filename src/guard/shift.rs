@@ -45,8 +45,6 @@ pub(super) const LONGEST_TURN: Duration = Duration::from_millis(250);
 /// How long the worker sleeps at a time while the lock is held by programs, and others wait: then
 /// it looks who has waited for too long.
 const WHILE_HELD: Duration = Duration::from_millis(100);
-/// For how long a lock is tried again of which something is missing time and again.
-const GONE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an append waits for a lock file that a program on this host has made.
 const APPEND_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a directory may be unknown to the server, before it is taken to be gone for good:
@@ -60,7 +58,7 @@ const BATCH_BYTES: usize = 16 * 1024 * 1024;
 impl Guard {
     /// Works off the queue, turn by turn, until it is empty.
     pub(super) fn work_off(&self, turns: &mut Turns) {
-        let (mut others_seen, mut gone_since) = (None, None);
+        let mut others_seen = None;
         loop {
             self.serve_lock_maker();
             for job in self.take_jobs(|job| matches!(job.work, Work::Look(_))) {
@@ -73,7 +71,7 @@ impl Guard {
                 Ok(Some(turn)) => turn,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.refuse_unless_gone(&caller, &error, &mut gone_since);
+                    self.refuse_unless_gone(&caller, &error);
                     continue;
                 }
             };
@@ -89,12 +87,11 @@ impl Guard {
                         );
                     }
                     // Before the end of the turn, which may not come about for the same reason.
-                    self.refuse_unless_gone(&caller, &error, &mut gone_since);
+                    self.refuse_unless_gone(&caller, &error);
                 }
                 self.end_turn(turns, &caller, &turn);
                 continue;
             }
-            gone_since = None;
             if self.has_lock_to_make() {
                 self.make_locks();
             } else {
@@ -254,7 +251,7 @@ impl Guard {
                 Ok(None)
             }
             Err(error) => {
-                self.refuse_all_of(caller, &error);
+                self.refuse_unless_gone(caller, &error);
                 self.end_turn(turns, caller, &turn);
                 Ok(None)
             }
@@ -842,20 +839,22 @@ impl Guard {
         calls()
     }
 
-    /// The same, unless something was missing, and not since `gone_since` for too long. Nothing was
-    /// done yet; most likely our claim was removed behind our back, and the next turn has a new one.
-    fn refuse_unless_gone(
-        &self,
-        caller: &Caller,
-        error: &io::Error,
-        gone_since: &mut Option<Duration>,
-    ) {
-        let now = boottime();
-        if !is_gone(error) || now >= *gone_since.get_or_insert(now) + GONE_PATIENCE {
-            *gone_since = None;
+    /// The same, unless something was missing: then only those that have waited for too long. Nothing
+    /// was done yet; most likely our claim was removed behind our back, and the next turn has a new
+    /// one.
+    fn refuse_unless_gone(&self, caller: &Caller, error: &io::Error) {
+        if !is_gone(error) {
             return self.refuse_all_of(caller, error);
         }
         log::debug!("{}: the lock is tried again: {error}", self.label);
+        let now = boottime();
+        let is_late = |job: &Job| {
+            let waited = now.saturating_sub(job.queued);
+            waited >= self.rule.lock_timeout && !job.is_half_done()
+        };
+        for job in self.take_jobs(is_late) {
+            job.refuse(error.raw_os_error().unwrap_or(libc::EIO));
+        }
         self.expire(|| "nobody, but what it is made of is missing".to_owned());
         std::thread::sleep(FIRST_PAUSE);
     }

@@ -82,9 +82,11 @@ impl Faults {
     /// Calls do what they should again. At least one must have failed.
     #[track_caller]
     pub fn end(mut self) {
+        let log = || fs::read_to_string(self.log.path()).expect("what strace saw");
+        let failed = wait_until(DEADLINE, || log().contains("(INJECTED)"));
+        let log = log();
         self.detach();
-        let log = fs::read_to_string(self.log.path()).expect("what strace saw");
-        assert!(log.contains("(INJECTED)"), "no call has failed:\n{log}");
+        assert!(failed, "no call has failed:\n{log}");
     }
 
     fn detach(&mut self) {
