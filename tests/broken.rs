@@ -506,3 +506,37 @@ fn a_large_write_does_no_harm_to_what_was_answered_before() {
         size()
     );
 }
+
+/// A fence whose copy takes longer than `stale_after`: who makes it shows that it lives, and is left
+/// alone.
+#[test]
+fn a_long_fence_is_made_once() {
+    common::require_program("strace", "strace");
+    let world = World::new("lock_timeout = \"60s\"");
+    let third = Mount::new(world.source.path());
+    // Five pieces.
+    let log = world.source.path().join("log");
+    fs::write(&log, "x".repeat(20 << 20)).expect("write");
+    let mut holder = Program::on(&world.one);
+    holder.does("f = open('log'); fcntl.flock(f, fcntl.LOCK_EX)");
+    let stopped = Stopped::new(world.one.daemon());
+    let mut slow = command(Who::Root, "strace");
+    slow.args(["-f", "-qq", "-o", "/dev/null", "-p"])
+        .arg(world.two.daemon().to_string())
+        .args(["-e", "trace=copy_file_range"])
+        .args(["-e", "inject=copy_file_range:delay_enter=1500000"]);
+    let mut slow = slow.spawn().expect("strace starts");
+    let mut mends = Program::on(&world.two);
+    let order = "f = os.open('log', os.O_WRONLY | os.O_APPEND); os.write(f, b'two\\n')";
+    mends.begin(order);
+    let copies = || !world.names("copy").is_empty();
+    assert!(wait_until(DEADLINE, copies), "no copy is made");
+    append(&third, "three");
+    assert_eq!(mends.answer(order), "ok");
+    send(slow.id(), libc::SIGTERM);
+    slow.wait().expect("strace ends");
+    drop(stopped);
+    assert_eq!(world.names("fence"), [".log.fence.1"]);
+    let text = world.text();
+    assert!(text.ends_with("xtwo\nthree\n"), "{}", &text[20 << 20..]);
+}

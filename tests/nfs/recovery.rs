@@ -1,11 +1,9 @@
 //! A daemon that is killed and started again, and the tools that look at locks, on NFS.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::cluster::NFS;
-use crate::lab::{BARE, BOTH, Lab, VIEW};
+use crate::lab::{BOTH, Lab, VIEW};
 use crate::on_both_versions;
 
 /// Opens a file all the time, and fails if it ever is on the device given: that of the NFS.
@@ -95,39 +93,6 @@ on_both_versions! {
         }
         lab.server(&format!("touch {}/stop", directory.server));
         holder.wait_ok();
-        drop(view);
-    }
-
-    /// A fence whose copy takes longer than `stale_after`: who makes it shows that it lives, and is
-    /// left alone.
-    fn a_long_fence_is_made_once(lab: &Lab) {
-        let directory = lab.directory();
-        directory.rules(
-            lab,
-            "[[guard]]\nfiles = ['log']\nstale_after = '4s'\nlock_timeout = '100s'",
-        );
-        let server = &directory.server;
-        lab.server(&format!("head -c 20000000 /dev/zero | tr '\\0' x >{server}/log"));
-        let view = lab.view(&directory, &["host1", "host2", BARE]);
-        let holder = lab.cluster.spawn(
-            "host1",
-            &format!("flock {VIEW}/log sh -c 'touch {VIEW}/held; sleep 200'"),
-        );
-        lab.wait_for("the lock", &format!("ls {server}"), |names| names.contains("held"));
-        lab.cluster.pause("host1");
-        lab.cluster.slow("host2", Duration::from_millis(100));
-        let mends = lab.cluster.spawn("host2", &format!("echo two >>{VIEW}/log"));
-        lab.wait_for("a copy", &format!("ls -A {server}"), |names| names.contains(".log.copy."));
-        let waits = lab.cluster.spawn(BARE, &format!("echo three >>{VIEW}/log"));
-        mends.wait_ok();
-        waits.wait_ok();
-        lab.cluster.heal("host2");
-        lab.cluster.resume("host1");
-        let fences = lab.server(&format!("cd {server} && ls -d .log.fence.*"));
-        assert_eq!(fences.trim(), ".log.fence.1");
-        let end = lab.server(&format!("tail -c 10 {server}/log"));
-        assert_eq!(end, "two\nthree\n");
-        drop(holder);
         drop(view);
     }
 
