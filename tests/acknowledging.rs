@@ -6,111 +6,72 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use common::program::Program;
 use common::talker::Talker;
+use common::world::World;
 use common::{Mount, Who, command, directory, python, shell, wait_until};
-use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Two mounts of one directory, as two hosts have them, where `log` is answered for early.
-struct World {
-    one: Mount,
-    two: Mount,
-    source: TempDir,
+fn answering_early(keys: &str) -> World {
+    World::new(&format!("ack = \"close\"\n{keys}"))
 }
 
-impl World {
-    fn new(keys: &str) -> World {
-        let source = directory();
-        let rules = format!("version = 1\n[[guard]]\nfiles = [\"log\"]\nack = \"close\"\n{keys}\n");
-        fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write the rules");
-        fs::write(source.path().join("log"), "").expect("write the log");
-        World {
-            one: Mount::new(source.path()),
-            two: Mount::new(source.path()),
-            source,
-        }
-    }
-
-    /// What is in the file below.
-    fn text(&self) -> String {
-        fs::read_to_string(self.source.path().join("log")).expect("read")
-    }
-
-    /// A program that has the lock by the second mount, until it is told to let it go.
-    fn holder(&self) -> Talker {
-        let script = r#"
-import fcntl, sys
-f = open(sys.argv[1])
-fcntl.flock(f, fcntl.LOCK_EX)
-print("locked", flush=True)
-sys.stdin.readline()
-"#;
-        let mut holder = Talker::new(script, &[&self.two.join("log")]);
-        holder.hears("locked");
-        holder
-    }
-
-    /// A program with the file open for appending by the first mount. It executes what it is told
-    /// and says `ok`, or the name of the error.
-    fn writer(&self) -> Talker {
-        let script = r#"
-import errno, os, sys
-f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
-for line in sys.stdin:
-    try:
-        exec(line)
-        print("ok", flush=True)
-    except OSError as error:
-        print(errno.errorcode[error.errno], flush=True)
-"#;
-        Talker::new(script, &[&self.one.join("log")])
-    }
+/// A program that has the lock by the second mount, until it is told to let it go.
+fn holder(world: &World) -> Program {
+    let mut holder = Program::on(&world.two);
+    holder.does("f = open('log'); fcntl.flock(f, fcntl.LOCK_EX)");
+    holder
 }
+
+/// A program with the file open for appending by the first mount.
+fn writer(world: &World) -> Program {
+    let mut writer = Program::on(&world.one);
+    writer.does("f = os.open('log', os.O_WRONLY | os.O_APPEND)");
+    writer
+}
+
+/// Lets the lock go.
+const LET_GO: &str = "f.close()";
 
 /// The write returns while another host has the lock; close does not before the file has it.
 #[test]
 fn close_waits_for_what_write_did_not() {
-    let world = World::new("");
-    let mut holder = world.holder();
-    let mut writer = world.writer();
+    let world = answering_early("");
+    let mut holder = holder(&world);
+    let mut writer = writer(&world);
     for number in 0..3 {
-        writer.says(&format!("os.write(f, b'line {number}\\n')"));
-        writer.hears("ok");
+        writer.does(&format!("os.write(f, b'line {number}\\n')"));
     }
     assert_eq!(world.text(), "");
-    writer.says("os.close(f)");
-    writer.says("print('closed', flush=True)");
-    assert!(!writer.hears_within(Duration::from_millis(500), "closed"));
-    holder.says("go");
-    writer.hears("closed");
+    writer.begin("os.close(f)");
+    assert!(!writer.answers_within(Duration::from_millis(500)));
+    holder.does(LET_GO);
+    assert_eq!(writer.answer("close"), "ok");
     assert_eq!(world.text(), "line 0\nline 1\nline 2\n");
 }
 
 /// So does fsync, and whoever reads the file or asks for its size by this mount.
 #[test]
 fn whoever_looks_at_the_file_sees_what_was_written() {
-    let world = World::new("");
+    let world = answering_early("");
     for look in [
         "os.fsync(f)",
-        "assert os.stat(sys.argv[1]).st_size == size",
+        "assert os.stat('log').st_size == size",
         "assert os.fstat(f).st_size == size",
-        "assert len(open(sys.argv[1]).read()) == size",
+        "assert len(open('log').read()) == size",
         "assert os.lseek(f, 0, os.SEEK_END) == size",
-        "os.utime(sys.argv[1], (5, 5))",
+        "os.utime('log', (5, 5))",
     ] {
-        let mut holder = world.holder();
-        let mut writer = world.writer();
+        let mut holder = holder(&world);
+        let mut writer = writer(&world);
         let size = world.text().len() + 5;
-        writer.says(&format!("size = {size}; os.write(f, b'line\\n')"));
-        writer.hears("ok");
-        writer.says(look);
-        assert!(
-            !writer.hears_within(Duration::from_millis(300), "ok"),
-            "{look}"
-        );
-        holder.says("go");
-        writer.hears("ok");
+        writer.does(&format!("size = {size}; os.write(f, b'line\\n')"));
+        writer.begin(look);
+        assert!(!writer.answers_within(Duration::from_millis(300)), "{look}");
+        holder.does(LET_GO);
+        assert_eq!(writer.answer(look), "ok");
         assert_eq!(world.text().len(), size, "{look}");
         drop(writer);
         drop(holder);
@@ -128,25 +89,20 @@ fn whoever_looks_at_the_file_sees_what_was_written() {
 #[test]
 fn an_error_is_told_by_close_or_fsync_or_the_next_write() {
     for telling in ["os.close(f)", "os.fsync(f)", "os.write(f, b'third\\n')"] {
-        let world = World::new("lock_timeout = \"2s\"");
-        let mut holder = world.holder();
-        let mut writer = world.writer();
-        writer.says("os.write(f, b'first\\n')");
-        writer.hears("ok");
+        let world = answering_early("lock_timeout = \"2s\"");
+        let mut holder = holder(&world);
+        let mut writer = writer(&world);
+        writer.does("os.write(f, b'first\\n')");
         if !telling.contains("third") {
-            writer.says("os.write(f, b'second\\n')");
-            writer.hears("ok");
+            writer.does("os.write(f, b'second\\n')");
         } else {
             // Until the error is there, a write is answered early too.
-            writer.says("import time; time.sleep(3)");
-            writer.hears("ok");
+            writer.does("import time; time.sleep(3)");
         }
-        writer.says(telling);
-        writer.hears("EIO");
-        holder.says("go");
+        assert_eq!(writer.ask(telling), "EIO");
+        holder.does(LET_GO);
         if !telling.contains("close") {
-            writer.says("os.write(f, b'again\\n'); os.close(f)");
-            writer.hears("ok");
+            writer.does("os.write(f, b'again\\n'); os.close(f)");
             assert_eq!(world.text(), "again\n", "{telling}");
         } else {
             assert_eq!(world.text(), "", "{telling}");
@@ -191,8 +147,8 @@ assert told and 0 not in told, told
 /// A program that writes faster than the server takes it is slowed down; the daemon does not grow.
 #[test]
 fn a_fast_writer_is_slowed_down() {
-    let world = World::new("");
-    let mut holder = world.holder();
+    let world = answering_early("");
+    let mut holder = holder(&world);
     let script = r#"
 import os, sys
 f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
@@ -207,7 +163,7 @@ print("closed", flush=True)
     assert!(!writer.hears_within(Duration::from_secs(1), "100"));
     let memory = || resident(world.one.daemon());
     assert!(memory() < 150_000, "{} kB", memory());
-    holder.says("go");
+    holder.does(LET_GO);
     writer.hears("closed");
     let data = world.text();
     assert_eq!(data.len(), 200 * 500_000);
@@ -231,7 +187,7 @@ fn resident(pid: u32) -> u64 {
 /// write one after another.
 #[test]
 fn order_is_kept_between_descriptors_of_one_host() {
-    let world = World::new("");
+    let world = answering_early("");
     let script = r#"
 import os, sys
 log, stop = sys.argv[1:3]
@@ -277,7 +233,7 @@ for i in range(3000):
 /// Unfinished records are held back as ever, and what is whole is there at the end.
 #[test]
 fn records_stay_whole() {
-    let world = World::new("record = \"\\n\"");
+    let world = answering_early("record = \"\\n\"");
     let script = r#"
 import os, sys
 f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
@@ -312,13 +268,12 @@ os.close(f)
 /// A mount that is taken away finishes what it has answered for.
 #[test]
 fn what_was_answered_outlasts_its_program_and_its_mount() {
-    let world = World::new("");
-    let mut holder = world.holder();
-    let mut writer = world.writer();
-    writer.says("os.write(f, b'line\\n')");
-    writer.hears("ok");
+    let world = answering_early("");
+    let mut holder = holder(&world);
+    let mut writer = writer(&world);
+    writer.does("os.write(f, b'line\\n')");
     common::send(writer.pid(), libc::SIGKILL);
-    holder.says("go");
+    holder.does(LET_GO);
     // Its last close waits too.
     drop(writer);
     let World { one, two, source } = world;

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 use common::{
     ALICE, DEADLINE, Mount, Who, command, daemons, directory, dotlockfs, end_of, finish,
-    is_mounted, mount_line, python, require_program, require_root, send, shell, wait_until,
+    home_of_a_user, is_mounted, mount_line, python, require_program, require_root, send, shell,
+    wait_until,
 };
 
 #[test]
@@ -560,18 +561,8 @@ fn the_mount_table_names_type_and_source() {
 
 #[test]
 fn an_ordinary_user_mounts_with_fusermount3() {
-    require_root();
-    require_program("fusermount3", "fuse3");
-    fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).expect("chmod /dev/fuse");
-    let home = directory();
+    let home = home_of_a_user();
     let path = |name: &str| home.path().join(name);
-    // The build directory may be closed to that user.
-    fs::copy(dotlockfs(), path("dotlockfs")).expect("copy the command");
-    fs::set_permissions(path("dotlockfs"), fs::Permissions::from_mode(0o755)).expect("chmod");
-    for name in ["source", "mountpoint"] {
-        fs::create_dir(path(name)).expect("mkdir");
-        chown(path(name), Some(1000), Some(1000)).expect("chown");
-    }
     let mut start = command(ALICE, path("dotlockfs"));
     start
         .args([path("source"), path("mountpoint")])

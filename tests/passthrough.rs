@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use common::talker::Talker;
 use common::{
-    ALICE, DEADLINE, Mount, Who, command, directory, dotlockfs, finish, is_mounted, python,
-    require_program, require_root, send, shell, wait_until,
+    ALICE, DEADLINE, Mount, Who, command, directory, dotlockfs, finish, home_of_a_user, is_mounted,
+    python, require_program, require_root, send, shell, wait_until,
 };
 use tempfile::TempDir;
 
@@ -296,18 +296,8 @@ os.unlink('file')
 
 #[test]
 fn without_root_the_daemon_is_asked() {
-    require_root();
-    require_program("fusermount3", "fuse3");
-    fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).expect("chmod /dev/fuse");
-    let home = directory();
+    let home = home_of_a_user();
     let path = |name: &str| home.path().join(name);
-    // The build directory may be closed to that user.
-    fs::copy(dotlockfs(), path("dotlockfs")).expect("copy the command");
-    fs::set_permissions(path("dotlockfs"), fs::Permissions::from_mode(0o755)).expect("chmod");
-    for name in ["source", "mountpoint"] {
-        fs::create_dir(path(name)).expect("mkdir");
-        chown(path(name), Some(1000), Some(1000)).expect("chown");
-    }
     fs::write(path("source/.dotlockfs.toml"), RULES).expect("write the rules");
     let mut start = command(ALICE, path("dotlockfs"));
     start

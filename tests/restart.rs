@@ -3,14 +3,14 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use common::talker::Talker;
 use common::{
     ALICE, DEADLINE, Finished, Mount, Who, command, daemons, directory, dotlockfs, end_of, finish,
-    is_mounted, python, require_program, require_root, send, shell, wait_until,
+    home_of_a_user, is_mounted, python, require_root, send, shell, wait_until,
 };
 
 #[test]
@@ -150,18 +150,8 @@ fn a_signal_takes_both_mounts_away() {
 
 #[test]
 fn without_root_a_dead_mount_in_another_place_is_replaced() {
-    require_root();
-    require_program("fusermount3", "fuse3");
-    fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).expect("chmod /dev/fuse");
-    let home = directory();
+    let home = home_of_a_user();
     let path = |name: &str| home.path().join(name);
-    // The build directory may be closed to that user.
-    fs::copy(dotlockfs(), path("dotlockfs")).expect("copy the command");
-    fs::set_permissions(path("dotlockfs"), fs::Permissions::from_mode(0o755)).expect("chmod");
-    for name in ["source", "mountpoint"] {
-        fs::create_dir(path(name)).expect("mkdir");
-        chown(path(name), Some(1000), Some(1000)).expect("chown");
-    }
     let start = |source: &str, mountpoint: &str| {
         let mut command = command(ALICE, path("dotlockfs"));
         command.args([path(source), path(mountpoint)]);

@@ -13,7 +13,6 @@
 //! finds no room: that is how a program is slowed down to the speed of the server.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,11 +47,8 @@ impl State {
     /// Takes out what need not wait any more.
     fn ready(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
         let first = self.open.first().copied().unwrap_or(u64::MAX);
-        let all = std::mem::take(&mut self.waiting);
-        let (ready, waiting) = all.into_iter().partition(|(number, _)| *number < first);
-        self.waiting = waiting;
-        let ready: Vec<(u64, Box<dyn FnOnce() + Send>)> = ready;
-        ready.into_iter().map(|(_, then)| then).collect()
+        let ready = self.waiting.extract_if(.., |(number, _)| *number < first);
+        ready.map(|(_, then)| then).collect()
     }
 }
 
@@ -105,15 +101,6 @@ impl Drop for Ticket {
         for then in ready {
             then();
         }
-    }
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
-            .field("number", &self.number)
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
     }
 }
 

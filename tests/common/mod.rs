@@ -14,8 +14,9 @@ pub mod world;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -229,6 +230,38 @@ pub fn directory() -> TempDir {
         .expect("a temporary directory");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     directory
+}
+
+/// What [`ALICE`] needs to mount: a directory with the command, and with directories of hers,
+/// `source` and `mountpoint`.
+#[track_caller]
+pub fn home_of_a_user() -> TempDir {
+    require_root();
+    require_program("fusermount3", "fuse3");
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    set_mode(Path::new("/dev/fuse"), 0o666).expect("chmod /dev/fuse");
+    let home = directory();
+    let path = |name: &str| home.path().join(name);
+    // The build directory may be closed to that user.
+    fs::copy(dotlockfs(), path("dotlockfs")).expect("copy the command");
+    set_mode(&path("dotlockfs"), 0o755).expect("chmod");
+    for name in ["source", "mountpoint"] {
+        fs::create_dir(path(name)).expect("mkdir");
+        chown(path(name), Some(1000), Some(1000)).expect("chown");
+    }
+    home
+}
+
+/// Whether something can be read from a pipe within a while.
+pub fn is_readable_within(pipe: &impl AsRawFd, time: Duration) -> bool {
+    let mut fd = libc::pollfd {
+        fd: pipe.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let time = i32::try_from(time.as_millis()).expect("a minute at the most");
+    // SAFETY: `fd` is one pollfd, of a descriptor that stays open.
+    unsafe { libc::poll(&raw mut fd, 1, time) == 1 }
 }
 
 /// The command under test.

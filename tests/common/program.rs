@@ -1,10 +1,10 @@
 //! A program that does what the test tells it, and says what came of it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsRawFd;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
 
-use super::{DEADLINE, Mount, Who, command};
+use super::{DEADLINE, Mount, Who, command, is_readable_within};
 
 /// A Python program that does what it is told, one expression or statement a line, and says what
 /// came of it.
@@ -61,18 +61,21 @@ for line in sys.stdin:
         writeln!(self.orders, "{order}").expect("it listens");
     }
 
+    /// Whether there is an answer to the last order within a while.
+    pub fn answers_within(&self, time: Duration) -> bool {
+        is_readable_within(self.answers.get_ref(), time)
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What came of the last order.
     #[track_caller]
     pub fn answer(&mut self, order: &str) -> String {
-        let mut pipe = libc::pollfd {
-            fd: self.answers.get_ref().as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let deadline = i32::try_from(DEADLINE.as_millis()).expect("a minute");
-        // SAFETY: one pollfd, which is ours, of a descriptor that is open.
-        let ready = unsafe { libc::poll(&raw mut pipe, 1, deadline) };
-        assert_eq!(ready, 1, "no answer within {DEADLINE:?}: {order}");
+        let in_time = self.answers_within(DEADLINE);
+        assert!(in_time, "no answer within {DEADLINE:?}: {order}");
         let mut answer = String::new();
         self.answers.read_line(&mut answer).expect("it answers");
         answer.trim_end().to_owned()

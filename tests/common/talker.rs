@@ -1,12 +1,11 @@
 //! A program that goes on while the test does, and talks with it.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Who, command};
+use super::{Who, command, is_readable_within};
 
 /// A Python program with which the test talks line by line.
 #[derive(Debug)]
@@ -58,24 +57,11 @@ impl Talker {
 }
 
 impl Talker {
-    /// The number of its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Whether this line comes within a while; no other is taken then.
     pub fn hears_within(&mut self, time: Duration, expected: &str) -> bool {
         let deadline = Instant::now() + time;
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            let mut fd = libc::pollfd {
-                fd: self.output.get_ref().as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
-            let waits = i32::try_from(left.as_millis()).expect("a short time");
-            // SAFETY: `fd` is one pollfd, of a descriptor that stays open.
-            let ready = unsafe { libc::poll(&raw mut fd, 1, waits) };
-            if ready != 1 {
+            if !is_readable_within(self.output.get_ref(), left) {
                 return false;
             }
             let mut line = String::new();
