@@ -49,6 +49,7 @@ impl Asked {
             holder: Holder {
                 owner: self.owner,
                 space: self.space(tid),
+                file: self.fh.0,
                 pid: self.pid,
             },
             range: self.range,
@@ -196,6 +197,7 @@ impl Overlay {
                         holder: Holder {
                             owner: 0,
                             space: Some(Space::Posix),
+                            file: 0,
                             // A number that is right there would be wrong here.
                             pid: 0,
                         },
@@ -272,7 +274,7 @@ impl Overlay {
     pub(super) fn close_locks(&self, handle: &Handle, owner: u64) {
         let by_handle = handle.lock_owners.lock().clone();
         if !self.locks_by_guard(handle) {
-            self.below.close(&handle.node, owner, Some(Space::Posix));
+            self.below.close(&handle.node, owner);
             return self.below.closing(&handle.node, &by_handle);
         }
         if let Some(guard) = handle.key.as_ref().and_then(|key| self.guards.find(key)) {
@@ -283,19 +285,15 @@ impl Overlay {
 
     /// The last descriptor of an open file is gone: what was locked by way of it goes.
     pub(super) fn end_locks(&self, handle: &Handle) {
-        let owners = std::mem::take(&mut *handle.lock_owners.lock());
-        if owners.is_empty() {
+        let Some(&file) = handle.number.get() else {
+            return;
+        };
+        if handle.lock_owners.lock().is_empty() {
             return;
         }
-        let guard = match self.locks_by_guard(handle) {
-            true => handle.guarded().and_then(|file| file.known_guard()),
-            false => None,
-        };
-        for owner in owners {
-            match guard {
-                Some(guard) => guard.drop_owner(owner, None),
-                None => self.below.close(&handle.node, owner, None),
-            }
+        match handle.guarded().and_then(|file| file.known_guard()) {
+            Some(guard) if self.locks_by_guard(handle) => guard.drop_file(file),
+            _ => self.below.end(&handle.node, file),
         }
     }
 }

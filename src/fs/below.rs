@@ -164,8 +164,17 @@ impl Below {
         }
     }
 
-    /// Gives up all that an owner holds.
-    pub(super) fn close(&self, node: &Node, owner: u64, space: Option<Space>) {
+    /// A process has closed a descriptor: its fcntl locks go.
+    pub(super) fn close(&self, node: &Node, owner: u64) {
+        self.give_up(node, |table| table.drop_owner(owner, Some(Space::Posix)));
+    }
+
+    /// An open file has come to its end: what was locked by way of it goes.
+    pub(super) fn end(&self, node: &Node, file: u64) {
+        self.give_up(node, |table| table.drop_file(file));
+    }
+
+    fn give_up(&self, node: &Node, locks: impl FnOnce(&mut Table)) {
         if self.shared.files.is_empty() {
             return;
         }
@@ -174,7 +183,7 @@ impl Below {
             return;
         };
         let mut file = file.lock();
-        file.table.drop_owner(owner, space);
+        locks(&mut file.table);
         self.shared.tidy(node.file, file);
     }
 }
@@ -339,6 +348,7 @@ fn test(fd: &OwnedFd, lock: &Lock) -> io::Result<Option<Lock>> {
         holder: Holder {
             owner: 0,
             space: Some(Space::Posix),
+            file: 0,
             pid: found.pid,
         },
         range: Range {

@@ -47,6 +47,8 @@ pub struct Handle {
     pub lock_owners: Mutex<Vec<u64>>,
     /// The guarded name that it was opened by.
     pub key: Option<Key>,
+    /// Its number in the table.
+    pub number: OnceLock<u64>,
 }
 
 /// What is open below.
@@ -85,6 +87,7 @@ impl Handle {
             private: None,
             lock_owners: Mutex::default(),
             key,
+            number: OnceLock::new(),
         }
     }
 
@@ -207,9 +210,10 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// Enters a handle, here and with its inode, and gives its number.
+    /// Enters a handle, here and with its inode, and gives its number, which no other ever gets.
     pub fn insert(&self, handle: Arc<Handle>) -> u64 {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = *handle.number.get_or_init(|| id);
         if handle.cached {
             handle.node.cached_opens.fetch_add(1, Ordering::AcqRel);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::family::{Line, is_single_threaded, related};
-use super::locks::Lock;
+use super::locks::{Holder, Lock};
 use super::queue::{Guard, Job, Queue, Waiter, Work};
 use super::shift;
 use crate::sys::process::boottime;
@@ -130,6 +130,11 @@ impl Queue {
     /// Whether something outlasts the job that has brought it.
     pub(super) fn is_held(&self) -> bool {
         !self.holds.is_empty() || !self.locks.is_empty()
+    }
+
+    /// Some of those whose locks were lost know of it, or ask anew.
+    pub(super) fn forget_lost(&mut self, are_these: impl Fn(&Holder) -> bool) {
+        self.lost_holders.retain(|lost| !are_these(lost));
     }
 
     /// The processes that hold the lock.
@@ -290,9 +295,9 @@ impl Guard {
         for entry in queue.holds.drain(..) {
             entry.lost.store(true, Ordering::Release);
         }
-        let owners: Vec<u64> = queue.locks.iter().map(|lock| lock.holder.owner).collect();
-        queue.lost_owners.extend(owners);
-        queue.locks = super::locks::Table::default();
+        let locks = std::mem::take(&mut queue.locks);
+        let lost = locks.iter().map(|lock| lock.holder);
+        queue.lost_holders.extend(lost);
         drop(queue);
         self.arrived.notify_one();
     }

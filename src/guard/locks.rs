@@ -81,6 +81,9 @@ pub struct Holder {
     pub owner: u64,
     /// `None` where flock and fcntl could not be told apart.
     pub space: Option<Space>,
+    /// The open file by which the lock was last asked for: a number that never comes again, unlike
+    /// the owner, which is an address in the kernel.
+    pub file: u64,
     /// The process, by the id of its thread group; `F_GETLK` tells it.
     pub pid: u32,
 }
@@ -221,6 +224,13 @@ impl Table {
             .retain(|lock| !lock.holder.is_meant(owner, space));
     }
 
+    /// Gives up all that was locked by way of an open file, as at its last `close(2)`. The kernel
+    /// tells of that a while after the program went on, which may have locked the file again
+    /// meanwhile, as the same owner, by way of another.
+    pub fn drop_file(&mut self, file: u64) {
+        self.locks.retain(|lock| lock.holder.file != file);
+    }
+
     /// Whether nobody holds a lock.
     pub fn is_empty(&self) -> bool {
         self.locks.is_empty()
@@ -359,7 +369,12 @@ mod tests {
     /// A holder whose process has the number of the owner.
     fn holder(owner: u64, space: Option<Space>) -> Holder {
         let pid = u32::try_from(owner).unwrap();
-        Holder { owner, space, pid }
+        Holder {
+            owner,
+            space,
+            file: owner,
+            pid,
+        }
     }
 
     fn fcntl(owner: u64, start: u64, end: u64, kind: Kind) -> Lock {
@@ -529,6 +544,7 @@ mod tests {
         let unknown = Holder {
             owner: 1,
             space: None,
+            file: 1,
             pid: 7,
         };
         let lock = Lock {
@@ -541,6 +557,7 @@ mod tests {
             let other = |pid| Holder {
                 owner: 2,
                 space,
+                file: 2,
                 pid,
             };
             assert_eq!(table.conflict(&other(7), lock.range, Shared), None);
@@ -564,6 +581,7 @@ mod tests {
         let one = Holder {
             owner: 1,
             space: Some(Flock),
+            file: 1,
             pid: 7,
         };
         table.set(Lock {
@@ -573,6 +591,21 @@ mod tests {
         });
         let two = Holder { owner: 2, ..one };
         assert!(table.conflict(&two, Range::WHOLE, Shared).is_some());
+    }
+
+    #[test]
+    fn the_late_end_of_an_open_file_leaves_what_was_locked_by_another() {
+        for space in SPACES {
+            let mut lock = fcntl(1, 0, 9, Exclusive);
+            lock.holder.space = space;
+            let mut table = table(&[lock]);
+            lock.holder.file = 2;
+            table.set(lock);
+            table.drop_file(1);
+            assert_eq!(held(&table, 1), [(0, 9, Exclusive)]);
+            table.drop_file(2);
+            assert!(table.is_empty());
+        }
     }
 
     #[test]
@@ -636,6 +669,7 @@ mod tests {
         Holder {
             owner: owner as u64,
             space: SPACES[space],
+            file: 0,
             pid: u32::try_from(owner / 2).unwrap(),
         }
     }

@@ -16,7 +16,7 @@ use super::append::{AppendFile, Held};
 use super::behind::Behind;
 use super::family::{self, Line};
 use super::holds::Entry;
-use super::locks::{Closing, Lock, Range, Space, Table};
+use super::locks::{Closing, Holder, Lock, Range, Space, Table};
 use super::pulse::Pulse;
 use super::signals::{self, Signals};
 use super::visible::Visible;
@@ -100,8 +100,8 @@ pub(super) struct Queue {
     pub(super) holds: Vec<Arc<Entry>>,
     /// Advisory locks of programs on this host; they keep the turn too.
     pub(super) locks: Table,
-    /// Owners whose advisory locks were lost to another host, until they give them up.
-    pub(super) lost_owners: HashSet<u64>,
+    /// Whose advisory locks were lost to another host, until they give them up.
+    pub(super) lost_holders: Vec<Holder>,
     /// Whose locks may be about to go.
     pub(super) closing: Closing,
     /// What is done now needs no turn: the program itself has made a lock file, or the directory is
@@ -509,7 +509,7 @@ impl Guard {
     pub fn unlock(&self, owner: u64, space: Option<Space>, range: Range) {
         let mut queue = self.queue.lock();
         queue.locks.unset(owner, space, range);
-        queue.lost_owners.remove(&owner);
+        queue.forget_lost(|lost| lost.owner == owner);
         drop(queue);
         self.arrived.notify_one();
     }
@@ -518,7 +518,16 @@ impl Guard {
     pub fn drop_owner(&self, owner: u64, space: Option<Space>) {
         let mut queue = self.queue.lock();
         queue.locks.drop_owner(owner, space);
-        queue.lost_owners.remove(&owner);
+        queue.forget_lost(|lost| lost.owner == owner);
+        drop(queue);
+        self.arrived.notify_one();
+    }
+
+    /// An open file has come to its end: what was locked by way of it goes.
+    pub fn drop_file(&self, file: u64) {
+        let mut queue = self.queue.lock();
+        queue.locks.drop_file(file);
+        queue.forget_lost(|lost| lost.file == file);
         drop(queue);
         self.arrived.notify_one();
     }
@@ -529,7 +538,8 @@ impl Guard {
     /// `EIO` where such a lock was lost to another host.
     pub fn locks_are_ours(&self, owners: &[u64]) -> io::Result<()> {
         let queue = self.queue.lock();
-        if owners.iter().any(|owner| queue.lost_owners.contains(owner)) {
+        let is_lost = |lost: &Holder| owners.contains(&lost.owner);
+        if queue.lost_holders.iter().any(is_lost) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         let holds = |lock: &Lock| owners.contains(&lock.holder.owner);

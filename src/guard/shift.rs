@@ -587,7 +587,8 @@ impl Guard {
         }
         if !request.test {
             queue.locks.set(request.lock);
-            queue.lost_owners.remove(&request.lock.holder.owner);
+            let owner = request.lock.holder.owner;
+            queue.forget_lost(|lost| lost.owner == owner);
         }
         drop(queue);
         (request.granted)(Ok(()));
