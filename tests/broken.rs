@@ -7,7 +7,9 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
+use common::faults::Faults;
 use common::program::Program;
 use common::world::{STALE, World, append};
 use common::{DEADLINE, Mount, Who, command, directory, end_of, send, wait_until};
@@ -511,7 +513,6 @@ fn a_large_write_does_no_harm_to_what_was_answered_before() {
 /// alone.
 #[test]
 fn a_long_fence_is_made_once() {
-    common::require_program("strace", "strace");
     let world = World::new("lock_timeout = \"60s\"");
     let third = Mount::new(world.source.path());
     // Five pieces.
@@ -520,12 +521,8 @@ fn a_long_fence_is_made_once() {
     let mut holder = Program::on(&world.one);
     holder.does("f = open('log'); fcntl.flock(f, fcntl.LOCK_EX)");
     let stopped = Stopped::new(world.one.daemon());
-    let mut slow = command(Who::Root, "strace");
-    slow.args(["-f", "-qq", "-o", "/dev/null", "-p"])
-        .arg(world.two.daemon().to_string())
-        .args(["-e", "trace=copy_file_range"])
-        .args(["-e", "inject=copy_file_range:delay_enter=1500000"]);
-    let mut slow = slow.spawn().expect("strace starts");
+    let delay = Duration::from_millis(1500);
+    let slow = Faults::delay(&world.two, "copy_file_range", delay, &[]);
     let mut mends = Program::on(&world.two);
     let order = "f = os.open('log', os.O_WRONLY | os.O_APPEND); os.write(f, b'two\\n')";
     mends.begin(order);
@@ -533,8 +530,7 @@ fn a_long_fence_is_made_once() {
     assert!(wait_until(DEADLINE, copies), "no copy is made");
     append(&third, "three");
     assert_eq!(mends.answer(order), "ok");
-    send(slow.id(), libc::SIGTERM);
-    slow.wait().expect("strace ends");
+    slow.end();
     drop(stopped);
     assert_eq!(world.names("fence"), [".log.fence.1"]);
     let text = world.text();

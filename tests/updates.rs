@@ -13,6 +13,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::faults::Faults;
 use common::{DEADLINE, Mount, Who, command, daemons, directory, finish, send, wait_until};
 use tempfile::TempDir;
 
@@ -1289,6 +1290,41 @@ for i in range(50):
             assert_eq!(world.text("f"), "{\"n\": 200}", "{lock}");
             world.end();
         }
+    }
+
+    /// The mount hears of the last close a while after the program went on. By then it may have
+    /// locked the file again.
+    #[test]
+    fn an_open_file_that_ends_late_takes_no_other_lock_along() {
+        let world = World::new("").with("f", "0");
+        let (a, b) = (Agent::new(&world.one), Agent::new(&world.one));
+        a.does("f = open('f', 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); write(f.fileno(), '1')");
+        let path = world.path("f").display().to_string();
+        let slow = Faults::delay(&world.one, "close", Duration::from_millis(500), &[path]);
+        a.does("f.close()");
+        let by_close = slow.count();
+        a.does("f = open('f'); fcntl.lockf(f, fcntl.LOCK_SH)");
+        let has_ended = || slow.count() > by_close;
+        assert!(
+            wait_until(DEADLINE, has_ended),
+            "no file has come to its end"
+        );
+        // Nothing follows in the daemon but what it does about locks; that is not slow.
+        slow.end();
+        b.does("import struct; wanted = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0)");
+        b.does("held = lambda: fcntl.fcntl(open('f'), fcntl.F_GETLK, wanted)");
+        let kind = "struct.unpack('hhqqi4x', held())[0] == fcntl.F_RDLCK";
+        assert!(
+            !wait_until(WAITS, || b.ask(kind) == "False"),
+            "it was let go"
+        );
+        a.does("f.close()");
+        assert!(
+            wait_until(DEADLINE, || b.ask(kind) == "False"),
+            "it is still held"
+        );
+        drop((a, b));
+        world.end();
     }
 
     #[test]

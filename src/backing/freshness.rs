@@ -6,10 +6,11 @@
 //! nothing (`noac`, `actimeo=0`) neither do we. Asking again costs a way to the daemon and back,
 //! and not to the server: the client answers by what it has kept.
 
-use std::fs;
 use std::time::Duration;
 
 use dashmap::DashMap;
+
+use crate::sys;
 
 /// The longest time that a name may be used: as long as the kernel remembers a path it lets
 /// everybody walk it, and takes a lock file for present. Also the time on all other file systems,
@@ -55,30 +56,14 @@ impl Freshnesses {
         if let Some(known) = self.by_device.get(&dev) {
             return *known;
         }
-        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let freshness = of_mount(&String::from_utf8_lossy(&table), dev);
+        let options = sys::mount::nfs_options(dev);
+        let freshness = options.map_or_else(Freshness::default, |options| of_nfs(&options));
         self.by_device.insert(dev, freshness);
         freshness
     }
 }
 
-/// The lifetimes on the file system with this device number, by the table of mounts
-/// (proc_pid_mountinfo(5)).
-fn of_mount(table: &str, dev: u64) -> Freshness {
-    let number = format!("{}:{}", libc::major(dev), libc::minor(dev));
-    let options = table.lines().find_map(|line| {
-        let (mount, system) = line.split_once(" - ")?;
-        if mount.split(' ').nth(2) != Some(&number) {
-            return None;
-        }
-        let mut fields = system.split(' ');
-        let kind = fields.next()?;
-        kind.starts_with("nfs").then(|| fields.nth(1).unwrap_or(""))
-    });
-    options.map_or_else(Freshness::default, of_nfs)
-}
-
-/// The same by the options that an NFS mount shows.
+/// The lifetimes by the options that an NFS mount shows.
 fn of_nfs(options: &str) -> Freshness {
     let mut seconds = (ACREGMIN, ACDIRMIN);
     let mut names = true;
@@ -148,19 +133,5 @@ mod tests {
         for (options, expected) in table {
             assert_eq!(millis(of_nfs(options)), expected, "{options}");
         }
-    }
-
-    #[test]
-    fn the_mount_is_found_by_its_device() {
-        let table = "\
-22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,noac
-40 22 0:51 / /net/data rw,relatime shared:9 master:3 - nfs4 server:/data rw,vers=4.2,noac
-41 22 0:52 / /net/more\\040data rw - nfs server:/more rw,acregmin=6
-";
-        let seen = |major, minor| millis(of_mount(table, libc::makedev(major, minor)));
-        assert_eq!(seen(8, 1), [1000, 1000, 1000]);
-        assert_eq!(seen(0, 51), [0, 0, 0]);
-        assert_eq!(seen(0, 52), [1000, 10_000, 2000]);
-        assert_eq!(seen(0, 53), [1000, 1000, 1000]);
     }
 }

@@ -136,7 +136,7 @@ impl Overlay {
         let kind = self.kind_of_file(node)?;
         let below = self.flags_below(true, flags, kind);
         let dir = place.parent.reach()?;
-        RealDirectory::new(Arc::clone(&dir)).revalidate()?;
+        RealDirectory::new(Arc::clone(&dir)).look_up_anew(&sys::c_name(&place.name)?)?;
         let target = node.open_current(below, true)?;
         // What is opened from here on is what a breaker of the turn would fence.
         guard.may_begin()?;

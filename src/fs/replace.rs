@@ -280,9 +280,6 @@ impl Overlay {
         let replaced = self.replace_files(rest, (kind, by), attempt);
         if replaced.is_ok() {
             files.for_each(GuardedFile::set_replaced);
-            if kind == Kind::Nfs {
-                guard.show_change();
-            }
         }
         replaced
     }

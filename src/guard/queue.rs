@@ -29,13 +29,9 @@ use crate::lock::names::Step;
 use crate::lock::turns::{Actor, KEEP_OLD, is_gone};
 use crate::lock::{Directory, Identity, LockNames, RealDirectory, Turns};
 use crate::sys;
-use crate::sys::fs::{SetTime, Stat, openat};
+use crate::sys::fs::{Stat, openat};
 use crate::sys::process::boottime;
 
-/// A pause between two looks whether the server's clock has moved on; ticks are 1 to 10 ms.
-const TICK_PAUSE: Duration = Duration::from_millis(2);
-/// How long that is waited for at the most.
-const LONGEST_TICK: Duration = Duration::from_millis(100);
 /// The pause before one looks once more for a turn that was perhaps taken.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -367,7 +363,7 @@ impl Guard {
     /// # Errors
     /// Those of `statx(2)`; that there is no such name is no error.
     pub fn look(&self) -> io::Result<Option<Stat>> {
-        self.dir.look(&self.name)
+        self.dir.look_up_anew(&self.name)
     }
 
     /// Gives the file of this name, which is `id` and about to be replaced, another name, so that
@@ -438,27 +434,6 @@ impl Guard {
             false
         });
         kept.iter().map(|kept| kept.since + KEEP_OLD).min()
-    }
-
-    /// The name has got another file: sees to it that other hosts notice. An NFSv3 client goes by
-    /// the time of the directory's last change, and that is as coarse as a tick of the server's
-    /// clock: of two changes within one tick it may miss the second, for as long as nothing else
-    /// happens in the directory. So the directory is touched until its time has moved on.
-    pub fn show_change(&self) {
-        let time = || sys::fs::statx(self.dir.fd(), c"", libc::AT_STATX_FORCE_SYNC);
-        let deadline = boottime() + LONGEST_TICK;
-        let shown = time().and_then(|before| {
-            loop {
-                std::thread::sleep(TICK_PAUSE);
-                sys::fs::set_times(self.dir.fd(), SetTime::Now, SetTime::Now)?;
-                if time()?.ctime != before.ctime || boottime() >= deadline {
-                    return Ok(());
-                }
-            }
-        });
-        if let Err(error) = shown {
-            log::debug!("{}: its directory cannot be touched: {error}", self.label);
-        }
     }
 
     /// Opens another name in the directory.

@@ -4,9 +4,10 @@ use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::listing::Listing;
@@ -162,6 +163,20 @@ pub trait Directory {
     }
 }
 
+/// Whether clients of this file system tell by its time alone that a directory has changed, as
+/// those of NFSv3 do. That is as coarse as a tick of the server's clock; of two changes within one
+/// tick, of which the first was the client's own, it never learns of the second.
+fn has_coarse_changes(dev: u64) -> bool {
+    static KNOWN: LazyLock<DashMap<u64, bool>> = LazyLock::new(DashMap::new);
+    if let Some(known) = KNOWN.get(&dev) {
+        return *known;
+    }
+    let options = sys::mount::nfs_options(dev).unwrap_or_default();
+    let coarse = options.split(',').any(|option| option == "vers=3");
+    KNOWN.insert(dev, coarse);
+    coarse
+}
+
 /// A directory of a file system, through a descriptor of it.
 #[derive(Debug)]
 pub struct RealDirectory {
@@ -190,7 +205,11 @@ impl RealDirectory {
     /// # Errors
     /// Those of `statx(2)`; `ESTALE` where the directory itself is gone.
     pub fn revalidate(&self) -> io::Result<()> {
-        sys::fs::statx(self.fd(), c"", libc::AT_STATX_FORCE_SYNC).map(drop)
+        self.ask_for_changes().map(drop)
+    }
+
+    fn ask_for_changes(&self) -> io::Result<Stat> {
+        sys::fs::statx(self.fd(), c"", libc::AT_STATX_FORCE_SYNC)
     }
 
     /// Whether the server does not know the directory: it is gone, or the server is just being
@@ -206,7 +225,24 @@ impl RealDirectory {
     /// # Errors
     /// Those of `statx(2)`, except `ENOENT`.
     pub fn look(&self, name: &CStr) -> io::Result<Option<Stat>> {
+        if has_coarse_changes(self.ask_for_changes()?.dev) {
+            sys::fs::look_up_anew(self.fd(), name);
+        }
+        self.attributes(name)
+    }
+
+    /// The same where much depends on it, for one call to the server more: whatever tells the
+    /// client that a directory has changed, the name is looked up again.
+    ///
+    /// # Errors
+    /// Those of `statx(2)`, except `ENOENT`.
+    pub fn look_up_anew(&self, name: &CStr) -> io::Result<Option<Stat>> {
         self.revalidate()?;
+        sys::fs::look_up_anew(self.fd(), name);
+        self.attributes(name)
+    }
+
+    fn attributes(&self, name: &CStr) -> io::Result<Option<Stat>> {
         for again in (0..REPLACED_AGAIN).rev() {
             match sys::fs::statx(self.fd(), name, libc::AT_STATX_FORCE_SYNC) {
                 Ok(stat) => return Ok(Some(stat)),

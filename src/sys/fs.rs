@@ -141,6 +141,14 @@ pub fn linkat(
     .map(drop)
 }
 
+/// Makes a client of a network file system ask its server which file a name refers to, even where
+/// it believes to know: before a name may be made, its file must be looked up. So the directory is
+/// to be linked as this name, which is always refused, whether the name exists or not (`EEXIST`,
+/// `EPERM`). A name that the client believes not to exist is not asked for.
+pub fn look_up_anew(dir: impl AsFd, name: &CStr) {
+    let _ = linkat(&dir, c".", &dir, name, 0);
+}
+
 /// `unlinkat(2)`; `flags` is 0 or `AT_REMOVEDIR`.
 pub fn unlinkat(dir: impl AsFd, name: &CStr, flags: i32) -> io::Result<()> {
     // SAFETY: `name` is NUL-terminated and outlives the call.

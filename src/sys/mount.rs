@@ -1,6 +1,7 @@
 //! Mounting and unmounting, and the mounts that a thread sees.
 
 use std::ffi::CStr;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -69,5 +70,45 @@ pub fn copy_tree(dir: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
             flags,
         );
         Ok(OwnedFd::from_raw_fd(check(fd as libc::c_int)?))
+    }
+}
+
+/// The options that the NFS mount with this device number shows (nfs(5)), or `None` where that is
+/// no NFS mount, or is not to be seen (proc_pid_mountinfo(5)).
+pub fn nfs_options(dev: u64) -> Option<String> {
+    let table = fs::read("/proc/self/mountinfo").ok()?;
+    nfs_options_in(&String::from_utf8_lossy(&table), dev)
+}
+
+fn nfs_options_in(table: &str, dev: u64) -> Option<String> {
+    let number = format!("{}:{}", libc::major(dev), libc::minor(dev));
+    table.lines().find_map(|line| {
+        let (mount, system) = line.split_once(" - ")?;
+        if mount.split(' ').nth(2) != Some(&number) {
+            return None;
+        }
+        let mut fields = system.split(' ');
+        let kind = fields.next()?;
+        let options = fields.nth(1).unwrap_or("");
+        kind.starts_with("nfs").then(|| options.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_nfs_mount_is_found_by_its_device() {
+        let table = "\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,noac
+40 22 0:51 / /net/data rw,relatime shared:9 master:3 - nfs4 server:/data rw,vers=4.2,noac
+41 22 0:52 / /net/more\\040data rw - nfs server:/more rw,vers=3
+";
+        let seen = |major, minor| nfs_options_in(table, libc::makedev(major, minor));
+        assert_eq!(seen(8, 1), None);
+        assert_eq!(seen(0, 51).as_deref(), Some("rw,vers=4.2,noac"));
+        assert_eq!(seen(0, 52).as_deref(), Some("rw,vers=3"));
+        assert_eq!(seen(0, 53), None);
     }
 }

@@ -1,8 +1,9 @@
-//! System calls of a mount's daemon that fail, as they do when the directory below fails: by
-//! `strace`, which answers them in the kernel's place.
+//! System calls of a mount's daemon that fail, as they do when the directory below fails, or that
+//! take long: by `strace`, which answers them in the kernel's place, or holds them up.
 
 use std::fs;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
@@ -34,7 +35,7 @@ impl<'a> Fault<'a> {
     }
 }
 
-/// A daemon some of whose calls fail, until this is dropped.
+/// A daemon some of whose calls fail, or take long, until this is dropped.
 #[derive(Debug)]
 pub struct Faults {
     strace: Child,
@@ -45,13 +46,20 @@ impl Faults {
     /// From now on calls of the mount's daemon fail.
     #[track_caller]
     pub fn of(mount: &Mount, fault: Fault<'_>) -> Faults {
+        let what = format!("error={}:when={}", fault.error, fault.when);
+        Faults::inject(mount, fault.calls, &what, &fault.on)
+    }
+
+    /// From now on these calls of the mount's daemon take longer.
+    #[track_caller]
+    pub fn delay(mount: &Mount, calls: &str, by: Duration, on: &[String]) -> Faults {
+        let what = format!("delay_enter={}", by.as_micros());
+        Faults::inject(mount, calls, &what, on)
+    }
+
+    #[track_caller]
+    fn inject(mount: &Mount, calls: &str, what: &str, on: &[String]) -> Faults {
         require_program("strace", "strace");
-        let Fault {
-            calls,
-            error,
-            when,
-            on,
-        } = fault;
         let daemon = mount.daemon();
         let log = NamedTempFile::new().expect("a temporary file");
         let mut strace = command(Who::Root, "strace");
@@ -62,7 +70,7 @@ impl Faults {
             .arg("-e")
             .arg(format!("trace={calls}"))
             .arg("-e")
-            .arg(format!("inject={calls}:error={error}:when={when}"))
+            .arg(format!("inject={calls}:{what}"))
             .args(on.iter().flat_map(|on| ["-P", on.as_str()]))
             // Where no file has a name by which calls are chosen.
             .current_dir("/proc")
@@ -79,14 +87,20 @@ impl Faults {
         Faults { strace, log }
     }
 
-    /// Calls do what they should again. At least one must have failed.
+    /// How many calls have failed, or taken long, so far.
+    pub fn count(&self) -> usize {
+        let log = fs::read_to_string(self.log.path()).expect("what strace saw");
+        let was_changed = |line: &&str| line.contains("(INJECTED)") || line.contains("(DELAYED)");
+        log.lines().filter(was_changed).count()
+    }
+
+    /// Calls do what they should again. At least one must have been changed.
     #[track_caller]
     pub fn end(mut self) {
-        let log = || fs::read_to_string(self.log.path()).expect("what strace saw");
-        let failed = wait_until(DEADLINE, || log().contains("(INJECTED)"));
-        let log = log();
+        let changed = wait_until(DEADLINE, || self.count() > 0);
+        let log = fs::read_to_string(self.log.path()).expect("what strace saw");
         self.detach();
-        assert!(failed, "no call has failed:\n{log}");
+        assert!(changed, "no call has failed, or taken long:\n{log}");
     }
 
     fn detach(&mut self) {

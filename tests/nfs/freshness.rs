@@ -47,6 +47,22 @@ on_both_versions! {
         assert_eq!(reader.wait_ok(), "one\none\ntwo\n");
     }
 
+    /// Files are made, and put in the place of another, within one tick of the server's clock. A
+    /// client that has looked in between finds the newest all the same.
+    fn the_newest_file_is_found_within_a_tick(lab: &Lab) {
+        let directory = lab.directory();
+        let _view = lab.view(&directory, &BOTH);
+        lab.server(&format!("echo none >{}/state", directory.server));
+        let meeting = lab.barrier();
+        let role = |role: &str, directory: &str| {
+            let arguments = format!("{role} {directory}/state {} 40", meeting.display());
+            program("within-a-tick.py", &arguments)
+        };
+        let watcher = lab.cluster.spawn("host1", &role("watch", VIEW));
+        lab.server(&role("replace", &directory.server));
+        assert_eq!(watcher.wait_ok(), "\n", "files that had been replaced");
+    }
+
     /// `tail -f` on one host shows what the other appends, while it does.
     fn tail_follows(lab: &Lab) {
         let directory = lab.directory();

@@ -52,6 +52,10 @@ const PROGRAM_FILES: &[(&str, &str)] = &[
     ("tool.sh", include_str!("programs/tool.sh")),
     ("truncating.sh", include_str!("programs/truncating.sh")),
     ("watch.py", include_str!("programs/watch.py")),
+    (
+        "within-a-tick.py",
+        include_str!("programs/within-a-tick.py"),
+    ),
 ];
 
 /// Three hosts and a server, in the hands of one test.
