@@ -308,11 +308,14 @@ impl Shared {
     }
 }
 
-/// Another open file description of the file that a handle has open.
+/// Another open file description of the file that a handle has open. For reading and writing, where
+/// that may be: the owner may have the file open in other ways too, and an exclusive lock takes one
+/// that writes.
 fn another(handle: &Handle) -> io::Result<OwnedFd> {
     let fd = handle.fd();
-    let access = handle.flags & libc::O_ACCMODE;
-    sys::fs::openat(&*fd, &proc_path(&*fd), access, 0)
+    let open = |access| sys::fs::openat(&*fd, &proc_path(&*fd), access, 0);
+    open(libc::O_RDWR)
+        .or_else(|_| open(handle.flags & libc::O_ACCMODE))
         // The file's mode may have changed since; then several owners share one description.
         .or_else(|_| fd.try_clone())
 }

@@ -207,6 +207,21 @@ def case_descriptors_of_one_process_share(stage):
     b.do("setlk", "rd", 50, 1)
 
 
+def case_descriptors_for_reading_and_for_writing(stage):
+    a, b = stage.actors("a b", opening=None)
+    for first, second in (("r", "w"), ("w", "r"), ("r", "rw"), ("w", "rw")):
+        for descriptor in (first, second):
+            a.do("open", f"{first}{second}.{descriptor}", descriptor)
+        b.do("open", f"{first}{second}", "rw")
+    kinds = {"r": "rd", "w": "wr", "rw": "wr"}
+    for first, second in (("r", "w"), ("w", "r"), ("r", "rw"), ("w", "rw")):
+        for descriptor in (first, second):
+            a.do("setlk", f"{first}{second}.{descriptor}", kinds[descriptor], 0, 10)
+            b.do("getlk", f"{first}{second}", "wr", 0, 0)
+        a.do("setlk", f"{first}{second}.{first}", "un", 0, 10)
+        b.do("getlk", f"{first}{second}", "wr", 0, 0)
+
+
 def case_renamed_and_removed_files(stage):
     a, b = stage.actors("a b")
     a.do("setlk", "wr", 0, 10)
