@@ -291,12 +291,12 @@ fn writer(
 }
 
 #[track_caller]
-fn said(name: &str, mut child: Child) -> Said {
+fn said(field: &Field, name: &str, mut child: Child) -> Said {
     let output = read_aside(child.stdout.take().expect("piped"));
     let error = read_aside(child.stderr.take().expect("piped"));
     let status = end_of(&mut child, name);
     let [output, error] = [output, error].map(|read| read.join().expect("it is read"));
-    assert!(status.success(), "{name}: {error}");
+    assert!(status.success(), "{name}: {error}\n{}", field.logged());
     let (done, doubtful, replaced) = serde_json::from_str(&output).expect("a list");
     Said {
         name: name.to_owned(),
@@ -403,7 +403,7 @@ fn whatever_stands_under_the_names_of_a_lock_all_is_kept() {
     fs::write(&stop, "").expect("stop");
     let told = writers.into_iter();
     let mut told: Vec<_> = told
-        .map(|(log, name, child)| (log, said(name, child)))
+        .map(|(log, name, child)| (log, said(&field, name, child)))
         .collect();
     for (place, log, kind) in &places {
         let path = format!("{place}/{log}");
@@ -439,7 +439,7 @@ fn claims_can_be_removed_while_programs_are_at_work() {
     fs::write(&stop, "").expect("stop");
     let told: Vec<Said> = writers
         .into_iter()
-        .map(|(name, child)| said(name, child))
+        .map(|(name, child)| said(&field, name, child))
         .collect();
     check_log(&field.text("log"), &told);
     assert!(
@@ -468,7 +468,7 @@ fn when_names_of_turns_are_removed_all_is_well_again_afterwards() {
     remove_while_it_grows(&field, |_| true);
     fs::write(&stop, "").expect("stop");
     for (name, child) in writers {
-        said(name, child);
+        said(&field, name, child);
     }
     fs::remove_file(&stop).expect("remove");
     field.remount();
@@ -480,7 +480,7 @@ fn when_names_of_turns_are_removed_all_is_well_again_afterwards() {
     let grown = wait_until(DEADLINE, || field.text("log").len() > 100_000);
     assert!(grown, "{}", field.logged());
     fs::write(&stop, "").expect("stop");
-    let told = writers.map(|(name, child)| said(name, child));
+    let told = writers.map(|(name, child)| said(&field, name, child));
     check_log(&field.text("log"), &told);
     field.is_sound();
 }

@@ -622,3 +622,64 @@ except OSError as error: print(error.errno, flush=True)
     let _ = holder.wait();
     assert_eq!(fs::read_to_string(&log).expect("read"), "text\nmore\n");
 }
+
+/// The holder lives, and goes on writing until it sees that its turn was ended. What it writes until
+/// then may be lost, as the manual says; but the file is fenced as soon as it holds still, and the
+/// writer goes on.
+#[test]
+fn the_lock_of_a_busy_writer_is_broken_by_hand() {
+    let source = directory();
+    let rules = "version = 1\n[[guard]]\nfiles = [\"log\"]\n";
+    fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write");
+    let log = source.path().join("log");
+    fs::write(&log, "").expect("write");
+    let mount = Mount::new(source.path());
+    let program = "import os, sys
+f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+number = 0
+while not os.path.exists(sys.argv[2]):
+    os.write(f, b'%d\\n' % number)
+    number += 1
+print(number)
+";
+    let stop = source.path().join("stop");
+    let mut writer = command(Who::Root, "python3");
+    writer.args(["-Bc", program]).arg(mount.join("log"));
+    writer.arg(&stop).stdout(std::process::Stdio::piped());
+    let writer = writer.spawn().expect("python3 starts");
+    let size = || fs::metadata(&log).expect("stat").len();
+    for _ in 0..10 {
+        let before = size();
+        assert!(
+            wait_until(DEADLINE, || size() > before),
+            "it does not write"
+        );
+        let mut tool = command(Who::Root, dotlockfs());
+        let said = finish(tool.args(["break", "--yes"]).arg(&log)).success();
+        let outcomes = [
+            "nobody has the lock\n",
+            "the file was fenced: it is a copy of what it was\n",
+            // The writer has the next turn, and fences the file itself.
+            "somebody else has the lock now, and sees to the rest\n",
+        ];
+        assert!(outcomes.iter().any(|end| said.ends_with(end)), "{said}");
+    }
+    let before = size();
+    assert!(
+        wait_until(DEADLINE, || size() > before),
+        "it does not write"
+    );
+    fs::write(&stop, "").expect("write");
+    let told = writer.wait_with_output().expect("it ends");
+    let count: u64 = String::from_utf8_lossy(&told.stdout)
+        .trim()
+        .parse()
+        .expect("a number");
+    let text = fs::read_to_string(&log).expect("read");
+    let numbers: Vec<u64> = text
+        .lines()
+        .map(|line| line.parse().expect("a whole line"))
+        .collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{text}");
+    assert_eq!(numbers.last(), Some(&(count - 1)));
+}

@@ -26,8 +26,11 @@ use crate::sys::process::boottime;
 pub const HELP: &str = "\
 The holder of the lock is shown, and whether its process is known to live. After a \"yes\" its turn \
 is ended, and the file gets a new inode with the same contents, so that a late write of the old \
-holder cannot reach it (fence and fence_limit of the rule say how). If the holder lives after all, \
-its programs get EIO for what they write under the lock; appends are made again.
+holder cannot reach it (fence and fence_limit of the rule say how).
+
+If the holder lives after all, it sees that its turn is over within a quarter of stale_after. WHAT \
+ITS PROGRAMS WERE TOLD TO BE WRITTEN UNTIL THEN MAY BE LOST. From then on they get EIO for what they \
+write under the lock, and appends are made again.
 
 A lock that shows no sign of life is broken by the next who waits, after stale_after. So this is \
 only for those who cannot wait.

@@ -5,6 +5,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use crate::backing::{Caller, Credentials, Kind, Kinds, copy};
 use crate::config::{Fence as Policy, Rule};
@@ -14,9 +15,10 @@ use crate::sys;
 use crate::sys::fs::{SetTime, Stat};
 use crate::sys::process::boottime;
 
-/// How often the file may change while it is copied. Only the old holder's writes do that, and it
-/// has few under way.
-const COPIES: usize = 10;
+/// The pause before a file is copied again that changed while it was copied, and the longest: only
+/// the old holder does that, and if it lives its turn comes to an end soon.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// As much of the end of a file is searched for the end of a record at a time.
 const TAIL: u64 = 64 * 1024;
 /// How far back: longer records are not held back either.
@@ -187,7 +189,10 @@ impl Mending<'_> {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | direct;
         let source = sys::fs::openat(self.dir.fd(), self.name, flags, 0)?;
         let look = || sys::fs::statx(&source, c"", libc::AT_STATX_FORCE_SYNC);
-        for _ in 0..COPIES {
+        // The old holder sees every quarter of the time that its turn was ended.
+        let deadline = boottime() + self.rule.stale_after / 2;
+        let mut pause = FIRST_PAUSE;
+        loop {
             (self.is_prompt)()?;
             let before = look()?;
             let size = self.whole(&source, &before, last)?;
@@ -215,9 +220,14 @@ impl Mending<'_> {
                 }));
             }
             self.dir.remove(making)?;
+            if boottime() >= deadline {
+                log::error!("{}: changes all the while it is copied", self.label);
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            (self.show_life)();
         }
-        log::error!("{}: changes all the while it is copied", self.label);
-        Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
 
     /// How many bytes of the file are whole: without a write in several calls that was under way,
