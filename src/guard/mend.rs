@@ -19,6 +19,8 @@ use crate::sys::process::boottime;
 /// the old holder does that, and if it lives its turn comes to an end soon.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How long one turn tries that; then the waiting calls are looked at, and the next one tries.
+const LONGEST_TRIAL: Duration = Duration::from_secs(5);
 /// As much of the end of a file is searched for the end of a record at a time.
 const TAIL: u64 = 64 * 1024;
 /// How far back: longer records are not held back either.
@@ -62,8 +64,8 @@ impl Mending<'_> {
     /// Does all that is to be done before the first update under the turn.
     ///
     /// # Errors
-    /// Those of the directory and the file; `ETIMEDOUT` where the turn has become slow. The duty
-    /// goes on to the next turn then.
+    /// Those of the directory and the file; `ETIMEDOUT` where the turn has become slow, or the file
+    /// does not hold still. The duty goes on to the next turn then.
     pub fn mend(&self) -> io::Result<()> {
         (self.is_prompt)()?;
         let (dir, names) = (self.dir, self.names);
@@ -189,8 +191,7 @@ impl Mending<'_> {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | direct;
         let source = sys::fs::openat(self.dir.fd(), self.name, flags, 0)?;
         let look = || sys::fs::statx(&source, c"", libc::AT_STATX_FORCE_SYNC);
-        // The old holder sees every quarter of the time that its turn was ended.
-        let deadline = boottime() + self.rule.stale_after / 2;
+        let deadline = boottime() + LONGEST_TRIAL;
         let mut pause = FIRST_PAUSE;
         loop {
             (self.is_prompt)()?;
@@ -221,7 +222,7 @@ impl Mending<'_> {
             }
             self.dir.remove(making)?;
             if boottime() >= deadline {
-                log::error!("{}: changes all the while it is copied", self.label);
+                log::warn!("{}: changes all the while it is copied", self.label);
                 return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
             std::thread::sleep(pause);

@@ -79,7 +79,9 @@ impl Guard {
                 others_seen.is_some_and(|seen| boottime().saturating_sub(seen) < INTEREST);
             if let Err(error) = self.mend(turns, &caller, &mut turn) {
                 // A slow turn does nothing, but the next one may.
-                if error.raw_os_error() != Some(libc::ETIMEDOUT) {
+                if error.raw_os_error() == Some(libc::ETIMEDOUT) {
+                    self.expire(|| "nobody, but the file cannot be fenced yet".to_owned());
+                } else {
                     if turn.inherits {
                         log::error!(
                             "{}: cannot be fenced after its lock was broken: {error}",
