@@ -607,7 +607,7 @@ except OSError as error: print(error.errno, flush=True)
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let hint = "with --yes it is done without asking";
     assert!(refused.stderr.contains(hint), "{refused:?}");
-    let said = by_hand(&two.join("log"), &["--yes"]).success();
+    let said = by_hand(&two.join("log"), &["--yes", "--now"]).success();
     let parts = [
         "WHICH IS RUNNING ON THIS HOST",
         "was ended",
@@ -623,17 +623,10 @@ except OSError as error: print(error.errno, flush=True)
     assert_eq!(fs::read_to_string(&log).expect("read"), "text\nmore\n");
 }
 
-/// The holder lives, and goes on writing until it sees that its turn was ended. What it writes until
-/// then may be lost, as the manual says; but the file is fenced as soon as it holds still, and the
-/// writer goes on.
+/// The holder lives, and writes all the while: its turns come to their ends, and nothing is lost.
 #[test]
-fn the_lock_of_a_busy_writer_is_broken_by_hand() {
-    let source = directory();
-    let rules = "version = 1\n[[guard]]\nfiles = [\"log\"]\n";
-    fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write");
-    let log = source.path().join("log");
-    fs::write(&log, "").expect("write");
-    let mount = Mount::new(source.path());
+fn a_busy_writer_loses_nothing_when_its_lock_is_broken_by_hand() {
+    let world = Breakable::new("60s");
     let program = "import os, sys
 f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
 number = 0
@@ -642,44 +635,101 @@ while not os.path.exists(sys.argv[2]):
     number += 1
 print(number)
 ";
-    let stop = source.path().join("stop");
+    let stop = world.source.path().join("stop");
     let mut writer = command(Who::Root, "python3");
-    writer.args(["-Bc", program]).arg(mount.join("log"));
+    writer.args(["-Bc", program]).arg(world.mount.join("log"));
     writer.arg(&stop).stdout(std::process::Stdio::piped());
     let writer = writer.spawn().expect("python3 starts");
-    let size = || fs::metadata(&log).expect("stat").len();
     for _ in 0..10 {
-        let before = size();
-        assert!(
-            wait_until(DEADLINE, || size() > before),
-            "it does not write"
-        );
-        let mut tool = command(Who::Root, dotlockfs());
-        let said = finish(tool.args(["break", "--yes"]).arg(&log)).success();
+        let before = world.text().len();
+        let writes = wait_until(DEADLINE, || world.text().len() > before);
+        assert!(writes, "it does not write");
+        let said = world.break_it().success();
         let outcomes = [
             "nobody has the lock\n",
-            "the file was fenced: it is a copy of what it was\n",
-            // The writer has the next turn, and fences the file itself.
-            "somebody else has the lock now, and sees to the rest\n",
+            "has ended by itself\nthe file was not fenced\n",
+            "somebody else has the lock now\n",
         ];
         assert!(outcomes.iter().any(|end| said.ends_with(end)), "{said}");
     }
-    let before = size();
-    assert!(
-        wait_until(DEADLINE, || size() > before),
-        "it does not write"
-    );
     fs::write(&stop, "").expect("write");
     let told = writer.wait_with_output().expect("it ends");
-    let count: u64 = String::from_utf8_lossy(&told.stdout)
-        .trim()
-        .parse()
-        .expect("a number");
-    let text = fs::read_to_string(&log).expect("read");
-    let numbers: Vec<u64> = text
-        .lines()
-        .map(|line| line.parse().expect("a whole line"))
-        .collect();
-    assert!(numbers.is_sorted_by(|one, next| one < next), "{text}");
-    assert_eq!(numbers.last(), Some(&(count - 1)));
+    let count = String::from_utf8_lossy(&told.stdout).trim().parse();
+    let count: usize = count.expect("a number");
+    let expected: String = (0..count).map(|number| format!("{number}\n")).collect();
+    assert_eq!(world.text(), expected);
+}
+
+/// The holder lives and keeps its lock: until the lock is broken it may write, and what it writes
+/// stays; then it is told.
+#[test]
+fn a_living_holder_is_told_that_its_lock_was_broken_by_hand() {
+    let world = Breakable::new("4s");
+    let program = "import fcntl, os, sys
+f = os.open(sys.argv[1], os.O_RDWR)
+fcntl.flock(f, fcntl.LOCK_EX)
+print('locked', flush=True)
+done = 0
+try:
+    while True:
+        os.pwrite(f, b'%d\\n' % (done + 1), 0)
+        done += 1
+except OSError as error:
+    print(done, error.errno, flush=True)
+";
+    let mut holder = command(Who::Root, "python3");
+    holder.args(["-Bc", program]).arg(world.mount.join("log"));
+    holder.stdout(std::process::Stdio::piped());
+    let mut holder = holder.spawn().expect("python3 starts");
+    let mut lines = std::io::BufReader::new(holder.stdout.take().expect("piped"));
+    let mut read_line = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut lines, &mut line).expect("it says something");
+        line
+    };
+    assert_eq!(read_line(), "locked\n");
+    let said = world.break_it().success();
+    assert!(
+        said.ends_with("the file was fenced: it is a copy of what it was\n"),
+        "{said}"
+    );
+    let end = read_line();
+    let (done, errno) = end.trim().split_once(' ').expect("two numbers");
+    assert_eq!(errno, libc::EIO.to_string());
+    // The write that failed may have been done.
+    let next = (done.parse::<u64>().expect("a number") + 1).to_string();
+    let text = world.text();
+    assert!([done, &next].contains(&text.trim_end()), "{done}: {text}");
+    holder.wait().expect("it ends");
+}
+
+/// A mounted directory with a file whose lock is broken by hand.
+struct Breakable {
+    mount: Mount,
+    source: tempfile::TempDir,
+}
+
+impl Breakable {
+    fn new(stale_after: &str) -> Breakable {
+        let source = directory();
+        let rules = "version = 1\n[[guard]]\nfiles = [\"log\"]\nupdate = \"off\"";
+        let rules = format!("{rules}\nstale_after = \"{stale_after}\"\n");
+        fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write");
+        fs::write(source.path().join("log"), "").expect("write");
+        Breakable {
+            mount: Mount::new(source.path()),
+            source,
+        }
+    }
+
+    /// What is in the file, past dotlockfs.
+    fn text(&self) -> String {
+        fs::read_to_string(self.source.path().join("log")).expect("read")
+    }
+
+    fn break_it(&self) -> Finished {
+        let mut tool = command(Who::Root, dotlockfs());
+        tool.args(["break", "--yes"]);
+        finish(tool.arg(self.source.path().join("log")))
+    }
 }

@@ -2,6 +2,10 @@
 //! fences the file, without waiting for `stale_after`.
 //!
 //! It does what a waiter does ([`crate::lock::turns`], [`crate::guard::mend`]), in a turn of its own.
+//! But it has not seen the holder be silent for `stale_after`: a holder that lives may answer its
+//! programs without a look whether the turn is still its own, up to half of `stale_after` after its
+//! last sign of life. So the next turn is taken first, while the holder's still stands: a holder that
+//! sees a later turn does no more. Only after that time its turn is ended, and the file fenced.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -28,19 +32,20 @@ The holder of the lock is shown, and whether its process is known to live. After
 is ended, and the file gets a new inode with the same contents, so that a late write of the old \
 holder cannot reach it (fence and fence_limit of the rule say how).
 
-If the holder lives after all, it sees that its turn is over within a quarter of stale_after. WHAT \
-ITS PROGRAMS WERE TOLD TO BE WRITTEN UNTIL THEN MAY BE LOST. From then on they get EIO for what they \
-write under the lock, and appends are made again.
+A holder whose process is not known to have ended may live. It is given half of stale_after to see \
+that its turn is over; from then on its programs get EIO for what they write under the lock, and \
+appends are made again. With --now it is not waited for, and what it tells its programs to be written \
+until then may be lost.
 
 A lock that shows no sign of life is broken by the next who waits, after stale_after. So this is \
 only for those who cannot wait.
 
 Exit status: 0 if the lock is free now; 1 if it is not.";
 
-/// How long the next turn is tried for, after the old one was ended.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// A pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(10);
+/// After this it is told why the command does not come to its end.
+const TELL_AFTER: Duration = Duration::from_millis(500);
+/// A pause between two looks at the old turn.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Shows the holder, asks, breaks, fences, and says what was done.
 ///
@@ -123,13 +128,57 @@ impl Breaking<'_> {
             return Ok(ExitCode::FAILURE);
         }
         let not_broken = |error: io::Error| format!("{file}: turn {n} could not be ended: {error}");
-        turns.break_turn(self.dir, None, n).map_err(not_broken)?;
-        print(&format!("turn {n} was ended\n"))?;
-        let Some(turn) = self.take(turns)? else {
-            print("somebody else has the lock now, and sees to the rest\n")?;
+        let next = turns.take(self.dir, None, n + 1, boottime);
+        let Progress::Held(mut turn) = next.map_err(not_broken)? else {
+            print("it has ended meanwhile, and somebody else has the lock now\n")?;
             return Ok(ExitCode::SUCCESS);
         };
+        let broken = self
+            .wait_for_end(turns, &turn)
+            .and_then(|()| turns.break_turn(self.dir, None, n))
+            .and_then(|()| turns.inspect(self.dir, n));
+        turn.inherits = match broken {
+            Ok(inherits) => inherits,
+            Err(error) => {
+                turns.give_back(self.dir, &turn, boottime())?;
+                return Err(not_broken(error).into());
+            }
+        };
+        print(&match turn.inherits {
+            true => format!("turn {n} was ended\n"),
+            false => format!("turn {n} has ended by itself\n"),
+        })?;
         self.mend(turns, &turn)
+    }
+
+    /// Waits until the holder of the turn before ours has ended it, or can do nothing more under it.
+    fn wait_for_end(&self, turns: &mut Turns, turn: &Turn) -> io::Result<()> {
+        let n = turn.n - 1;
+        let (taken, longest) = (boottime(), self.rule.stale_after / 2);
+        let record = self.dir.read(&turns.names().turn(n)).ok();
+        let holder = record.and_then(|record| Owner::parse(&record));
+        let is_dead = || {
+            holder
+                .as_ref()
+                .is_some_and(|owner| owner.has_ended(self.here))
+        };
+        let mut told = self.args.now;
+        loop {
+            let waited = boottime().saturating_sub(taken);
+            if self.args.now || is_dead() || waited >= longest {
+                return Ok(());
+            }
+            if self.dir.identity(&turns.names().done(n))?.is_some() {
+                return Ok(());
+            }
+            if !told && waited >= TELL_AFTER {
+                told = true;
+                let longest = humantime::format_duration(longest);
+                eprintln!("it may live, and has {longest} to see that its turn is over");
+            }
+            turns.refresh(self.dir, turn, boottime)?;
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// What can be told of the holder's process from here.
@@ -141,19 +190,6 @@ impl Breaking<'_> {
             Some(Life::Alive) => ", WHICH IS RUNNING ON THIS HOST",
             Some(Life::Unknown) | None => "",
         }
-    }
-
-    /// Takes the next turn, unless somebody else does.
-    fn take(&self, turns: &mut Turns) -> io::Result<Option<Turn>> {
-        let deadline = boottime() + PATIENCE;
-        while boottime() < deadline {
-            match turns.attempt(self.dir, None, boottime)? {
-                Progress::Held(turn) => return Ok(Some(turn)),
-                Progress::Taken(_) => return Ok(None),
-                Progress::Again | Progress::Broken { .. } => std::thread::sleep(PAUSE),
-            }
-        }
-        Ok(None)
     }
 
     fn mend(&self, turns: &mut Turns, turn: &Turn) -> Result<ExitCode, Box<dyn Error>> {

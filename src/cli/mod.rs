@@ -129,6 +129,9 @@ pub struct BreakArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
+    /// Do not wait for a holder that may live; what it answers until it notices may be lost
+    #[arg(long)]
+    pub now: bool,
     /// Rule file to use in place of the nearest .dotlockfs.toml above the file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -292,6 +292,9 @@ impl Guard {
              what they write now fails with EIO",
             self.label
         );
+        // A write of theirs may be under way. So if the turn stands after all, being only not the
+        // newest, it must not end well.
+        self.taint();
         for entry in queue.holds.drain(..) {
             entry.lost.store(true, Ordering::Release);
         }

@@ -453,8 +453,13 @@ impl Guard {
     /// it is done later, the turn must not end well, so that the file is fenced against it.
     pub fn note_failure(&self, error: &io::Error) {
         if may_come_late(error) {
-            self.tainted.store(true, Ordering::Release);
+            self.taint();
         }
+    }
+
+    /// The turn must not end well: something that was begun under it may still be under way.
+    pub(super) fn taint(&self) {
+        self.tainted.store(true, Ordering::Release);
     }
 
     /// Whether such a call was noted under the turn that ends now.
