@@ -5,14 +5,17 @@
 //! brought it goes back to the kernel; else the request that would free the lock might find no
 //! thread. Nothing here knows FUSE: work arrives as bytes, closures and replies.
 //!
-//! [`queue`] holds what waits, [`shift`] the worker's run from taking a turn to ending it,
-//! [`append`] what is done with appends under a turn ([`permit`] says what may be), [`behind`] which
-//! are answered before that, [`pulse`] whether the turn is still ours,
-//! [`mend`] what is done after a broken one, [`records`] the holding back of unfinished
-//! records, [`signals`] how a waiting program is interrupted, [`stuck`] who must not wait, [`keeper`] what must be done later,
-//! [`locks`] who holds which advisory lock.
+//! [`queue`] holds what waits, [`shift`] the worker's run from taking a turn to ending it ([`acquire`]
+//! is how it gets one), [`append`] an open file that is appended to, [`batch`] what is done with
+//! appends under a turn ([`permit`] says what may be), [`behind`] which are answered before that,
+//! [`pulse`] whether the turn is still ours, [`mend`] what is done after a broken one, [`records`]
+//! the holding back of unfinished records, [`signals`] how a waiting program is interrupted,
+//! [`stuck`] who must not wait, [`keeper`] what must be done later, [`locks`] who holds which
+//! advisory lock.
 
+pub mod acquire;
 pub mod append;
+pub mod batch;
 pub mod behind;
 pub mod dotlocks;
 pub mod family;

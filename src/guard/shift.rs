@@ -2,31 +2,23 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::append::{Append, Written};
+use super::acquire::FIRST_PAUSE;
+use super::batch::{Append, Written};
 use super::mend::{self, Mending};
 use super::permit::{UnderTurn, WithoutTurn};
 use super::pieces::Unfinished;
-use super::pulse::Pulse;
 use super::queue::{Guard, Job, LockRequest, Work};
 use super::syscall;
 use crate::backing::Caller;
-use crate::lock::dotlock::{self, Dotlock};
+use crate::lock::dotlock;
 use crate::lock::part::{self, Part};
 use crate::lock::turns::{Actor, is_gone};
-use crate::lock::{Death, Directory, Ended, LockNames, Owner, Progress, Turn, Turns};
+use crate::lock::{Directory, Ended, LockNames, Turn, Turns};
 use crate::sys::process::boottime;
 
-/// The first pause between two looks at a turn that somebody else holds, and the longest. A look
-/// costs one GETATTR.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(8);
-/// The longest pause between two looks at a lock file of another program: such locks are held
-/// for longer, and nobody hands them over.
-const LONGEST_FOREIGN_PAUSE: Duration = Duration::from_millis(50);
 /// How long a turn is kept after the queue ran empty: a program that writes line after line comes
 /// back within this, and then pays no new turn.
 const LINGER: Duration = Duration::from_millis(3);
@@ -50,8 +42,6 @@ const APPEND_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a directory may be unknown to the server, before it is taken to be gone for good:
 /// longer than a restart and the grace period after it.
 const LONGEST_END: Duration = Duration::from_secs(120);
-/// So many lock files of other programs are remembered at the most.
-const MANY_FOREIGN: usize = 4096;
 /// The most that one batch holds.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
@@ -138,7 +128,12 @@ impl Guard {
     }
 
     /// Shows a sign of life, where that is due.
-    fn show_sign(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> io::Result<()> {
+    pub(super) fn show_sign(
+        &self,
+        turns: &mut Turns,
+        caller: &Caller,
+        turn: &Turn,
+    ) -> io::Result<()> {
         self.beat(|| {
             self.as_actor(caller, turn.actor, || {
                 turns.refresh(&*self.dir, turn, boottime)
@@ -147,31 +142,15 @@ impl Guard {
     }
 
     /// Whether a program is about to make the lock file itself.
-    fn has_lock_to_make(&self) -> bool {
+    pub(super) fn has_lock_to_make(&self) -> bool {
         let is_lock = |job: &Job| matches!(job.work, Work::MakeLock(_));
         self.queue.lock().jobs.iter().any(is_lock)
     }
 
     /// Lets programs make the lock file.
-    fn make_locks(&self) {
+    pub(super) fn make_locks(&self) {
         for job in self.take_jobs(|job| matches!(job.work, Work::MakeLock(_))) {
             self.do_alone(job.work);
-        }
-    }
-
-    /// A program that would make the lock file need not wait for a turn where another program
-    /// has made one: it will be told so.
-    fn make_locks_in_vain(&self) {
-        if !self.has_lock_to_make() {
-            return;
-        }
-        let lock = LockNames::new(&self.key().name);
-        let is_foreign = lock.dotlock().is_some_and(|lock| {
-            let record = self.dir.read(lock);
-            record.is_ok_and(|record| Owner::parse(&record).is_none())
-        });
-        if is_foreign {
-            self.make_locks();
         }
     }
 
@@ -181,198 +160,6 @@ impl Guard {
             .jobs
             .front()
             .map(|job| job.waiter.caller.clone())
-    }
-
-    /// Waits for the turn, in the name of `caller`; `None` when nobody waits for it any more.
-    fn acquire(
-        &self,
-        turns: &mut Turns,
-        caller: &Caller,
-        others_seen: &mut Option<Duration>,
-    ) -> io::Result<Option<Turn>> {
-        let mut pause = FIRST_PAUSE;
-        let turn = loop {
-            match self.as_permitted(caller, |actor| turns.attempt(&*self.dir, actor, boottime)) {
-                Ok(Progress::Held(turn)) => break turn,
-                Ok(Progress::Again) => {
-                    let holder = || "others, one after another".to_owned();
-                    if self.wait(&mut pause, LONGEST_PAUSE, holder).is_break() {
-                        return Ok(None);
-                    }
-                }
-                Ok(Progress::Broken { n, holder, death }) => {
-                    let why = match death {
-                        Death::Ended => "which has ended".to_owned(),
-                        Death::Silent(time) => {
-                            let time = Duration::from_secs(time.as_secs());
-                            let time = humantime::format_duration(time);
-                            format!("which has shown no sign of life for {time}")
-                        }
-                    };
-                    log::warn!("{}: broke turn {n} of {holder}, {why}", self.label);
-                }
-                Ok(Progress::Taken(n)) => {
-                    *others_seen = Some(boottime());
-                    let holder = || turns.describe_holder(&*self.dir, n);
-                    if self.wait(&mut pause, LONGEST_PAUSE, holder).is_break() {
-                        return Ok(None);
-                    }
-                }
-                Err(error) if is_gone(&error) && self.directory_is_gone() => {
-                    // Another directory may get its inode number; it must not get this guard.
-                    self.disown();
-                    self.serve_without_lock();
-                    return Ok(None);
-                }
-                Err(error) => {
-                    if is_gone(&error) && self.dir.is_stale() {
-                        // The same, removed on another host; or the server is just being restarted.
-                        // Who has the file open keeps this guard, and may come in time; others get
-                        // a new one, which does no harm, since nothing is held here.
-                        self.disown();
-                    }
-                    return Err(error);
-                }
-            }
-        };
-        self.set_pulse(Some(Pulse {
-            turn: turn.n,
-            actor: turn.actor,
-            claim: turn.claim.clone(),
-            identity: turn.identity,
-            sign: turn.sign,
-            slow: false,
-        }));
-        if self.has_lock_to_make() {
-            return Ok(Some(turn));
-        }
-        match self.acquire_dotlock(turns, caller, &turn) {
-            Ok(true) => Ok(Some(turn)),
-            Ok(false) => {
-                self.end_turn(turns, caller, &turn);
-                Ok(None)
-            }
-            Err(error) => {
-                self.refuse_unless_gone(caller, &error);
-                self.end_turn(turns, caller, &turn);
-                Ok(None)
-            }
-        }
-    }
-
-    /// Waits for `X.lock`, where the rule asks for it; `false` when nobody waits for it any more.
-    fn acquire_dotlock(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> io::Result<bool> {
-        let Some(lock) = turns
-            .names()
-            .dotlock()
-            .filter(|_| self.rule.dotlock)
-            .cloned()
-        else {
-            return Ok(true);
-        };
-        let mut pause = FIRST_PAUSE;
-        loop {
-            if self.has_lock_to_make() {
-                return Ok(true);
-            }
-            let taken = self.as_actor(caller, turn.actor, || {
-                dotlock::take(&*self.dir, turn, &lock)
-            })?;
-            if taken == Dotlock::Held {
-                self.shared.foreign.remove(self.key());
-                return Ok(true);
-            }
-            let look = || self.dir.identity(&lock);
-            let theirs = self.as_actor(caller, turn.actor, look)?;
-            let made = self.shared.dotlocks.beside(self.key());
-            if made.is_some_and(|made| made.makers.is_none() && Some(made.id) == theirs) {
-                return Ok(true);
-            }
-            if self.as_actor(caller, turn.actor, || self.remove_left_behind(turns, &lock))? {
-                continue;
-            }
-            let holder = || format!("a program that made {}.lock", self.label);
-            if self
-                .wait(&mut pause, LONGEST_FOREIGN_PAUSE, holder)
-                .is_break()
-            {
-                return Ok(false);
-            }
-            // The turn is held all the while.
-            self.show_sign(turns, caller, turn)?;
-        }
-    }
-
-    /// Removes the lock file of another program that is dead. Gives whether it did.
-    fn remove_left_behind(&self, turns: &Turns, lock: &CStr) -> io::Result<bool> {
-        let known = &self.shared.foreign;
-        if known.len() > MANY_FOREIGN {
-            known.clear();
-        }
-        let mut seen = known.get(self.key()).map(|seen| *seen);
-        let limit = (&*self.shared.owner.host, self.rule.foreign_stale_after);
-        let left = dotlock::is_left_behind(&*self.dir, lock, &mut seen, limit, boottime())?;
-        let Some(judged) = seen else { return Ok(true) };
-        known.insert(self.key().clone(), judged);
-        if left {
-            log::warn!(
-                "{}: removing {}.lock, which a dead program has left behind",
-                self.label,
-                self.label
-            );
-            dotlock::remove_foreign(&*self.dir, turns.names(), lock, &judged)?;
-            known.remove(self.key());
-        }
-        Ok(left)
-    }
-
-    /// Answers the jobs that would not wait, or have waited for too long, for what `holder` has.
-    fn expire(&self, holder: impl Fn() -> String) {
-        let timeout = self.rule.lock_timeout;
-        let now = boottime();
-        let waited = |job: &Job| now.saturating_sub(job.queued);
-        let impatient = |job: &Job| {
-            let patience = job.waiter.patience.filter(|_| !job.is_half_done());
-            patience.is_some_and(|limit| waited(job) >= limit)
-        };
-        for job in self.take_jobs(impatient) {
-            job.refuse(libc::EAGAIN);
-        }
-        let late = |job: &Job| {
-            job.waiter.patience.is_none() && waited(job) >= timeout && !job.is_half_done()
-        };
-        let late = self.take_jobs(late);
-        if !late.is_empty() {
-            log::warn!(
-                "{}: waited {} for the lock, which is held by {}; {} calls fail with EAGAIN",
-                self.label,
-                humantime::format_duration(timeout),
-                holder(),
-                late.len(),
-            );
-        }
-        for job in late {
-            job.refuse(libc::EAGAIN);
-        }
-    }
-
-    /// One pause while somebody else has the lock. Answers the jobs whose time is over; breaks
-    /// when none is left.
-    fn wait(
-        &self,
-        pause: &mut Duration,
-        longest: Duration,
-        holder: impl Fn() -> String,
-    ) -> ControlFlow<()> {
-        self.make_locks_in_vain();
-        self.serve_lock_maker();
-        self.expire(holder);
-        if self.queue.lock().jobs.is_empty() {
-            return ControlFlow::Break(());
-        }
-        std::thread::sleep(*pause);
-        *pause = (*pause * 2).min(longest);
-        ControlFlow::Continue(())
     }
 
     /// Does what is queued while the turn is held, and keeps it for as long as programs hold it.
@@ -598,7 +385,7 @@ impl Guard {
 
     /// While a program's own lock file stands, what that program and its family want is done
     /// under it, without a turn: every host keeps away from the file.
-    fn serve_lock_maker(&self) {
+    pub(super) fn serve_lock_maker(&self) {
         let Some(made) = self.shared.dotlocks.beside(self.key()) else {
             return;
         };
@@ -728,7 +515,7 @@ impl Guard {
 
     /// Ends the turn, and the dotlock within it, however long that takes: as long as the end is
     /// not there, others wait for us.
-    fn end_turn(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) {
+    pub(super) fn end_turn(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) {
         let slow = self.is_slow();
         let inherits = self.take_taint() || turn.inherits;
         self.set_pulse(None);
@@ -789,7 +576,7 @@ impl Guard {
 
     /// Makes the calls of the lock as `caller`, or, where the caller may write the file but not
     /// the directory, as the daemon.
-    fn as_permitted<T>(
+    pub(super) fn as_permitted<T>(
         &self,
         caller: &Caller,
         mut calls: impl FnMut(Actor) -> io::Result<T>,
@@ -845,7 +632,7 @@ impl Guard {
     /// The same, unless something was missing: then only those that have waited for too long. Nothing
     /// was done yet; most likely our claim was removed behind our back, and the next turn has a new
     /// one.
-    fn refuse_unless_gone(&self, caller: &Caller, error: &io::Error) {
+    pub(super) fn refuse_unless_gone(&self, caller: &Caller, error: &io::Error) {
         if !is_gone(error) {
             return self.refuse_all_of(caller, error);
         }
@@ -871,7 +658,7 @@ impl Guard {
     }
 
     /// The directory is gone, and the file with it: whoever still has it open has it alone.
-    fn serve_without_lock(&self) {
+    pub(super) fn serve_without_lock(&self) {
         self.queue.lock().under_a_lock_file = true;
         for job in self.take_jobs(|_| true) {
             match Append::from_job(job) {

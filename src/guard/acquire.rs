@@ -1,0 +1,235 @@
+//! Getting a turn: a guard's worker waits until nobody else has the lock, nor its `X.lock`, and
+//! meanwhile answers those who wait no longer.
+
+use std::ffi::CStr;
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::pulse::Pulse;
+use super::queue::{Guard, Job};
+use crate::backing::Caller;
+use crate::lock::dotlock::{self, Dotlock};
+use crate::lock::turns::is_gone;
+use crate::lock::{Death, Directory, LockNames, Owner, Progress, Turn, Turns};
+use crate::sys::process::boottime;
+
+/// The first pause between two looks at a turn that somebody else holds, and the longest. A look
+/// costs one GETATTR.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
+/// The longest pause between two looks at a lock file of another program: such locks are held
+/// for longer, and nobody hands them over.
+const LONGEST_FOREIGN_PAUSE: Duration = Duration::from_millis(50);
+/// So many lock files of other programs are remembered at the most.
+const MANY_FOREIGN: usize = 4096;
+
+impl Guard {
+    /// A program that would make the lock file need not wait for a turn where another program
+    /// has made one: it will be told so.
+    pub(super) fn make_locks_in_vain(&self) {
+        if !self.has_lock_to_make() {
+            return;
+        }
+        let lock = LockNames::new(&self.key().name);
+        let is_foreign = lock.dotlock().is_some_and(|lock| {
+            let record = self.dir.read(lock);
+            record.is_ok_and(|record| Owner::parse(&record).is_none())
+        });
+        if is_foreign {
+            self.make_locks();
+        }
+    }
+
+    /// Waits for the turn, in the name of `caller`; `None` when nobody waits for it any more.
+    pub(super) fn acquire(
+        &self,
+        turns: &mut Turns,
+        caller: &Caller,
+        others_seen: &mut Option<Duration>,
+    ) -> io::Result<Option<Turn>> {
+        let mut pause = FIRST_PAUSE;
+        let turn = loop {
+            match self.as_permitted(caller, |actor| turns.attempt(&*self.dir, actor, boottime)) {
+                Ok(Progress::Held(turn)) => break turn,
+                Ok(Progress::Again) => {
+                    let holder = || "others, one after another".to_owned();
+                    if self.wait(&mut pause, LONGEST_PAUSE, holder).is_break() {
+                        return Ok(None);
+                    }
+                }
+                Ok(Progress::Broken { n, holder, death }) => {
+                    let why = match death {
+                        Death::Ended => "which has ended".to_owned(),
+                        Death::Silent(time) => {
+                            let time = Duration::from_secs(time.as_secs());
+                            let time = humantime::format_duration(time);
+                            format!("which has shown no sign of life for {time}")
+                        }
+                    };
+                    log::warn!("{}: broke turn {n} of {holder}, {why}", self.label);
+                }
+                Ok(Progress::Taken(n)) => {
+                    *others_seen = Some(boottime());
+                    let holder = || turns.describe_holder(&*self.dir, n);
+                    if self.wait(&mut pause, LONGEST_PAUSE, holder).is_break() {
+                        return Ok(None);
+                    }
+                }
+                Err(error) if is_gone(&error) && self.directory_is_gone() => {
+                    // Another directory may get its inode number; it must not get this guard.
+                    self.disown();
+                    self.serve_without_lock();
+                    return Ok(None);
+                }
+                Err(error) => {
+                    if is_gone(&error) && self.dir.is_stale() {
+                        // The same, removed on another host; or the server is just being restarted.
+                        // Who has the file open keeps this guard, and may come in time; others get
+                        // a new one, which does no harm, since nothing is held here.
+                        self.disown();
+                    }
+                    return Err(error);
+                }
+            }
+        };
+        self.set_pulse(Some(Pulse {
+            turn: turn.n,
+            actor: turn.actor,
+            claim: turn.claim.clone(),
+            identity: turn.identity,
+            sign: turn.sign,
+            slow: false,
+        }));
+        if self.has_lock_to_make() {
+            return Ok(Some(turn));
+        }
+        match self.acquire_dotlock(turns, caller, &turn) {
+            Ok(true) => Ok(Some(turn)),
+            Ok(false) => {
+                self.end_turn(turns, caller, &turn);
+                Ok(None)
+            }
+            Err(error) => {
+                self.refuse_unless_gone(caller, &error);
+                self.end_turn(turns, caller, &turn);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits for `X.lock`, where the rule asks for it; `false` when nobody waits for it any more.
+    fn acquire_dotlock(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> io::Result<bool> {
+        let Some(lock) = turns
+            .names()
+            .dotlock()
+            .filter(|_| self.rule.dotlock)
+            .cloned()
+        else {
+            return Ok(true);
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if self.has_lock_to_make() {
+                return Ok(true);
+            }
+            let taken = self.as_actor(caller, turn.actor, || {
+                dotlock::take(&*self.dir, turn, &lock)
+            })?;
+            if taken == Dotlock::Held {
+                self.shared.foreign.remove(self.key());
+                return Ok(true);
+            }
+            let look = || self.dir.identity(&lock);
+            let theirs = self.as_actor(caller, turn.actor, look)?;
+            let made = self.shared.dotlocks.beside(self.key());
+            if made.is_some_and(|made| made.makers.is_none() && Some(made.id) == theirs) {
+                return Ok(true);
+            }
+            if self.as_actor(caller, turn.actor, || self.remove_left_behind(turns, &lock))? {
+                continue;
+            }
+            let holder = || format!("a program that made {}.lock", self.label);
+            if self
+                .wait(&mut pause, LONGEST_FOREIGN_PAUSE, holder)
+                .is_break()
+            {
+                return Ok(false);
+            }
+            // The turn is held all the while.
+            self.show_sign(turns, caller, turn)?;
+        }
+    }
+
+    /// Removes the lock file of another program that is dead. Gives whether it did.
+    fn remove_left_behind(&self, turns: &Turns, lock: &CStr) -> io::Result<bool> {
+        let known = &self.shared.foreign;
+        if known.len() > MANY_FOREIGN {
+            known.clear();
+        }
+        let mut seen = known.get(self.key()).map(|seen| *seen);
+        let limit = (&*self.shared.owner.host, self.rule.foreign_stale_after);
+        let left = dotlock::is_left_behind(&*self.dir, lock, &mut seen, limit, boottime())?;
+        let Some(judged) = seen else { return Ok(true) };
+        known.insert(self.key().clone(), judged);
+        if left {
+            log::warn!(
+                "{}: removing {}.lock, which a dead program has left behind",
+                self.label,
+                self.label
+            );
+            dotlock::remove_foreign(&*self.dir, turns.names(), lock, &judged)?;
+            known.remove(self.key());
+        }
+        Ok(left)
+    }
+
+    /// Answers the jobs that would not wait, or have waited for too long, for what `holder` has.
+    pub(super) fn expire(&self, holder: impl Fn() -> String) {
+        let timeout = self.rule.lock_timeout;
+        let now = boottime();
+        let waited = |job: &Job| now.saturating_sub(job.queued);
+        let impatient = |job: &Job| {
+            let patience = job.waiter.patience.filter(|_| !job.is_half_done());
+            patience.is_some_and(|limit| waited(job) >= limit)
+        };
+        for job in self.take_jobs(impatient) {
+            job.refuse(libc::EAGAIN);
+        }
+        let late = |job: &Job| {
+            job.waiter.patience.is_none() && waited(job) >= timeout && !job.is_half_done()
+        };
+        let late = self.take_jobs(late);
+        if !late.is_empty() {
+            log::warn!(
+                "{}: waited {} for the lock, which is held by {}; {} calls fail with EAGAIN",
+                self.label,
+                humantime::format_duration(timeout),
+                holder(),
+                late.len(),
+            );
+        }
+        for job in late {
+            job.refuse(libc::EAGAIN);
+        }
+    }
+
+    /// One pause while somebody else has the lock. Answers the jobs whose time is over; breaks
+    /// when none is left.
+    pub(super) fn wait(
+        &self,
+        pause: &mut Duration,
+        longest: Duration,
+        holder: impl Fn() -> String,
+    ) -> ControlFlow<()> {
+        self.make_locks_in_vain();
+        self.serve_lock_maker();
+        self.expire(holder);
+        if self.queue.lock().jobs.is_empty() {
+            return ControlFlow::Break(());
+        }
+        std::thread::sleep(*pause);
+        *pause = (*pause * 2).min(longest);
+        ControlFlow::Continue(())
+    }
+}
