@@ -1127,6 +1127,27 @@ print(refused)
         world.end();
     }
 
+    /// What was open before the file was replaced does not count for what is read after that.
+    #[test]
+    fn who_closes_the_old_file_keeps_the_lock_on_the_new_one() {
+        let rules = "replace = \"hold\"\nlock_timeout = \"20s\"";
+        let world = World::new(rules).with("f", "old");
+        let (a, b) = (Agent::new(&world.one), Agent::new(&world.two));
+        a.does("one = open('f')");
+        a.does("replace('f', 'new')");
+        a.does("two = open('f')");
+        a.does("one.close()");
+        b.begin("read('f')");
+        // Longer than a program has to begin a new file after it has closed the old one.
+        for _ in 0..8 {
+            b.still_waits();
+        }
+        a.does("two.close()");
+        assert_eq!(b.answer(), "'new'");
+        drop((a, b));
+        world.end();
+    }
+
     #[test]
     fn who_only_reads_does_not_keep_the_lock() {
         let rules = "replace = \"hold\"\nlock_timeout = \"20s\"";

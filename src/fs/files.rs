@@ -16,6 +16,7 @@ use super::locked::{FMODE_EXEC, Held};
 use super::names::{Found, makers};
 use super::nodes::{Node, label};
 use super::private::Private;
+use super::reading;
 use super::{Overlay, with_umask_of};
 use crate::backing::{Caller, Kind};
 use crate::config::{Ack, Rule, Update};
@@ -124,8 +125,8 @@ impl Overlay {
             }
         }
         let opened = self.open_unlocked(waiter, node, flags, reader);
-        if let (Err(_), Some(reader), Some(key)) = (&opened, reader, node.guard_key()) {
-            self.reading.closed(&key, reader);
+        if let (Err(_), Some(reader)) = (&opened, reader) {
+            self.reading.closed(reader);
         }
         opened.map(Some)
     }
@@ -135,7 +136,7 @@ impl Overlay {
         waiter: &Waiter,
         node: &Arc<Node>,
         flags: i32,
-        reader: Option<u32>,
+        reader: Option<reading::Number>,
     ) -> io::Result<Descriptor> {
         let caller = waiter.caller.clone();
         let assumed = self.credentials.assume(&caller)?;
@@ -305,7 +306,7 @@ impl Overlay {
         kind: Kind,
         target: Target,
         caller: Caller,
-        reader: Option<u32>,
+        reader: Option<reading::Number>,
     ) -> io::Result<Descriptor> {
         let (handle, how) = self.handle(node, flags, kind, target, caller.clone())?;
         let handle = Handle { reader, ..handle };

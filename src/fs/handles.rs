@@ -10,6 +10,7 @@ use dashmap::DashMap;
 use super::dirs::DirStream;
 use super::nodes::Node;
 use super::private::Private;
+use super::reading;
 use super::versions::Version;
 use crate::guard::{AppendFile, GuardedFile, Hold, Key, Target};
 use crate::lock::Identity;
@@ -39,8 +40,8 @@ pub struct Handle {
     pub read: AtomicBool,
     /// The version that it was opened at, under the lock.
     pub version: Option<Version>,
-    /// The process in whose name it holds the lock for reading.
-    pub reader: Option<u32>,
+    /// The lock for reading that it is counted for.
+    pub reader: Option<reading::Number>,
     /// The private copy that the program works on.
     pub private: Option<Private>,
     /// The owners of advisory locks that were taken through it.

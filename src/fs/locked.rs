@@ -11,6 +11,7 @@ use super::files::{Created, Descriptor, NewFile, Opened};
 use super::handles::Handle;
 use super::nodes::Node;
 use super::private::Private;
+use super::reading;
 use super::{Overlay, versions::Version};
 use crate::backing::Caller;
 use crate::config::{Append, Replace, Rule, Update};
@@ -55,8 +56,13 @@ impl Overlay {
     }
 
     /// Whether a process that opens a file to read it has the lock for that already.
-    /// Counts one more descriptor then, and gives the process that has the lock.
-    pub(super) fn reading_hold(&self, tid: u32, node: &Node, flags: i32) -> Option<u32> {
+    /// Counts one more descriptor then, and gives which lock.
+    pub(super) fn reading_hold(
+        &self,
+        tid: u32,
+        node: &Node,
+        flags: i32,
+    ) -> Option<reading::Number> {
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
             return None;
         }
@@ -143,10 +149,7 @@ impl Overlay {
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
             self.note_read(tid, node, flags, &target);
             let reader = match (node.guard_key(), family::identify(pid)) {
-                (Some(key), Some(process)) => {
-                    self.reading.begin(key, process, hold);
-                    Some(pid)
-                }
+                (Some(key), Some(process)) => Some(self.reading.begin(key, process, hold)),
                 _ => None,
             };
             return self.enter_reader(node, flags, kind, target, caller, reader);
@@ -289,8 +292,8 @@ impl Overlay {
             self.versions.written(key, &readers, Version::from(stat));
         }
         self.end_locks(handle);
-        if let (Some(key), Some(reader)) = (&handle.key, handle.reader) {
-            self.reading.closed(key, reader);
+        if let Some(reader) = handle.reader {
+            self.reading.closed(reader);
         }
     }
 

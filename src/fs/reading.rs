@@ -18,6 +18,10 @@ const TO_END: Duration = Duration::from_secs(30);
 /// How often it is looked whether a process has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Which of the locks that processes hold for reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Number(u64);
+
 /// The locks of processes that read.
 #[derive(Debug, Default)]
 pub struct Reading {
@@ -27,12 +31,15 @@ pub struct Reading {
 #[derive(Debug, Default)]
 struct State {
     held: Vec<Held>,
+    /// How many there have been.
+    begun: u64,
     /// A thread looks after them.
     watched: bool,
 }
 
 #[derive(Debug)]
 struct Held {
+    number: Number,
     key: Key,
     process: Process,
     /// Descriptors that are open.
@@ -54,9 +61,12 @@ impl Held {
 
 impl Reading {
     /// The process has opened the file for reading, and holds the lock.
-    pub fn begin(&self, key: Key, process: Process, hold: Hold) {
+    pub fn begin(&self, key: Key, process: Process, hold: Hold) -> Number {
         let mut state = self.state.lock();
+        state.begun += 1;
+        let number = Number(state.begun);
         state.held.push(Held {
+            number,
             key,
             process,
             opens: 1,
@@ -69,11 +79,12 @@ impl Reading {
             let thread = std::thread::Builder::new().name("readers".to_owned());
             state.watched = thread.spawn(move || watch(&shared)).is_ok();
         }
+        number
     }
 
     /// Counts one more descriptor where the process, or one of its family, holds the lock
     /// already; gives which.
-    pub fn opens(&self, key: &Key, pid: u32) -> Option<u32> {
+    pub fn opens(&self, key: &Key, pid: u32) -> Option<Number> {
         let mut state = self.state.lock();
         let held = state
             .held
@@ -81,15 +92,15 @@ impl Reading {
             .find(|held| held.key == *key && related(held.process.pid, pid));
         held.map(|held| {
             held.opens += 1;
-            held.process.pid
+            held.number
         })
     }
 
-    /// A descriptor of the file was closed that was counted for this process.
-    pub fn closed(&self, key: &Key, pid: u32) {
+    /// A descriptor was closed that was counted for this lock. (That is told a while after the
+    /// program went on: it may have replaced the file since, and hold another lock on the new one.)
+    pub fn closed(&self, number: Number) {
         let mut state = self.state.lock();
-        let is_meant = |held: &&mut Held| held.key == *key && held.process.pid == pid;
-        for held in state.held.iter_mut().filter(is_meant) {
+        if let Some(held) = state.held.iter_mut().find(|held| held.number == number) {
             held.opens = held.opens.saturating_sub(1);
             held.closed = boottime();
         }
