@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::talker::Talker;
+use common::world::World;
 use common::{
     ALICE, DEADLINE, Finished, Mount, Who, command, daemons, directory, dotlockfs, finish, python,
     require_root, send, shell, wait_until,
@@ -573,15 +574,7 @@ fn a_lock_is_broken_by_hand() {
     let log = source.path().join("log");
     fs::write(&log, "text\n").expect("write");
     let (one, two) = (Mount::new(source.path()), Mount::new(source.path()));
-    let by_hand = |file: &Path, options: &[&str]| {
-        finish(
-            command(Who::Root, dotlockfs())
-                .arg("break")
-                .arg(file)
-                .args(options),
-        )
-    };
-    let said = by_hand(&log, &[]).success();
+    let said = broken_by_hand(&log, &[]).success();
     assert!(said.ends_with("log: nobody has the lock\n"), "{said}");
 
     let hold = "import fcntl, os, sys
@@ -603,11 +596,11 @@ except OSError as error: print(error.errno, flush=True)
     let mut line = String::new();
     std::io::BufRead::read_line(&mut lines, &mut line).expect("it locks");
 
-    let refused = by_hand(&log, &[]);
+    let refused = broken_by_hand(&log, &[]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let hint = "with --yes it is done without asking";
     assert!(refused.stderr.contains(hint), "{refused:?}");
-    let said = by_hand(&two.join("log"), &["--yes", "--now"]).success();
+    let said = broken_by_hand(&two.join("log"), &["--yes", "--now"]).success();
     let parts = [
         "WHICH IS RUNNING ON THIS HOST",
         "was ended",
@@ -626,7 +619,7 @@ except OSError as error: print(error.errno, flush=True)
 /// The holder lives, and writes all the while: its turns come to their ends, and nothing is lost.
 #[test]
 fn a_busy_writer_loses_nothing_when_its_lock_is_broken_by_hand() {
-    let world = Breakable::new("60s");
+    let world = World::whose_locks_last("60s", "update = \"off\"");
     let program = "import os, sys
 f = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
 number = 0
@@ -635,16 +628,17 @@ while not os.path.exists(sys.argv[2]):
     number += 1
 print(number)
 ";
+    let log = world.source.path().join("log");
     let stop = world.source.path().join("stop");
     let mut writer = command(Who::Root, "python3");
-    writer.args(["-Bc", program]).arg(world.mount.join("log"));
+    writer.args(["-Bc", program]).arg(world.one.join("log"));
     writer.arg(&stop).stdout(std::process::Stdio::piped());
     let writer = writer.spawn().expect("python3 starts");
     for _ in 0..10 {
         let before = world.text().len();
         let writes = wait_until(DEADLINE, || world.text().len() > before);
         assert!(writes, "it does not write");
-        let said = world.break_it().success();
+        let said = broken_by_hand(&log, &["--yes"]).success();
         let outcomes = [
             "nobody has the lock\n",
             "has ended by itself\nthe file was not fenced\n",
@@ -664,7 +658,7 @@ print(number)
 /// stays; then it is told.
 #[test]
 fn a_living_holder_is_told_that_its_lock_was_broken_by_hand() {
-    let world = Breakable::new("4s");
+    let world = World::new("update = \"off\"");
     let program = "import fcntl, os, sys
 f = os.open(sys.argv[1], os.O_RDWR)
 fcntl.flock(f, fcntl.LOCK_EX)
@@ -677,59 +671,25 @@ try:
 except OSError as error:
     print(done, error.errno, flush=True)
 ";
-    let mut holder = command(Who::Root, "python3");
-    holder.args(["-Bc", program]).arg(world.mount.join("log"));
-    holder.stdout(std::process::Stdio::piped());
-    let mut holder = holder.spawn().expect("python3 starts");
-    let mut lines = std::io::BufReader::new(holder.stdout.take().expect("piped"));
-    let mut read_line = || {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut lines, &mut line).expect("it says something");
-        line
-    };
-    assert_eq!(read_line(), "locked\n");
-    let said = world.break_it().success();
+    let log = world.source.path().join("log");
+    let mut holder = Talker::new(program, &[&world.one.join("log")]);
+    holder.hears("locked");
+    let said = broken_by_hand(&log, &["--yes"]).success();
     assert!(
         said.ends_with("the file was fenced: it is a copy of what it was\n"),
         "{said}"
     );
-    let end = read_line();
+    let end = holder.line();
     let (done, errno) = end.trim().split_once(' ').expect("two numbers");
     assert_eq!(errno, libc::EIO.to_string());
     // The write that failed may have been done.
     let next = (done.parse::<u64>().expect("a number") + 1).to_string();
     let text = world.text();
     assert!([done, &next].contains(&text.trim_end()), "{done}: {text}");
-    holder.wait().expect("it ends");
 }
 
-/// A mounted directory with a file whose lock is broken by hand.
-struct Breakable {
-    mount: Mount,
-    source: tempfile::TempDir,
-}
-
-impl Breakable {
-    fn new(stale_after: &str) -> Breakable {
-        let source = directory();
-        let rules = "version = 1\n[[guard]]\nfiles = [\"log\"]\nupdate = \"off\"";
-        let rules = format!("{rules}\nstale_after = \"{stale_after}\"\n");
-        fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write");
-        fs::write(source.path().join("log"), "").expect("write");
-        Breakable {
-            mount: Mount::new(source.path()),
-            source,
-        }
-    }
-
-    /// What is in the file, past dotlockfs.
-    fn text(&self) -> String {
-        fs::read_to_string(self.source.path().join("log")).expect("read")
-    }
-
-    fn break_it(&self) -> Finished {
-        let mut tool = command(Who::Root, dotlockfs());
-        tool.args(["break", "--yes"]);
-        finish(tool.arg(self.source.path().join("log")))
-    }
+/// Runs `dotlockfs break`.
+fn broken_by_hand(file: &Path, options: &[&str]) -> Finished {
+    let mut tool = command(Who::Root, dotlockfs());
+    finish(tool.arg("break").arg(file).args(options))
 }

@@ -153,19 +153,21 @@ impl Breaking<'_> {
 
     /// Waits until the holder of the turn before ours has ended it, or can do nothing more under it.
     fn wait_for_end(&self, turns: &mut Turns, turn: &Turn) -> io::Result<()> {
+        if self.args.now {
+            return Ok(());
+        }
         let n = turn.n - 1;
         let (taken, longest) = (boottime(), self.rule.stale_after / 2);
-        let record = self.dir.read(&turns.names().turn(n)).ok();
-        let holder = record.and_then(|record| Owner::parse(&record));
+        let holder = self.holder(turns, n);
         let is_dead = || {
             holder
                 .as_ref()
                 .is_some_and(|owner| owner.has_ended(self.here))
         };
-        let mut told = self.args.now;
+        let mut told = false;
         loop {
             let waited = boottime().saturating_sub(taken);
-            if self.args.now || is_dead() || waited >= longest {
+            if is_dead() || waited >= longest {
                 return Ok(());
             }
             if self.dir.identity(&turns.names().done(n))?.is_some() {
@@ -181,11 +183,15 @@ impl Breaking<'_> {
         }
     }
 
+    /// The holder of turn `n`, if it can be told.
+    fn holder(&self, turns: &Turns, n: u64) -> Option<Owner> {
+        let record = self.dir.read(&turns.names().turn(n)).ok()?;
+        Owner::parse(&record)
+    }
+
     /// What can be told of the holder's process from here.
     fn life(&self, turns: &Turns, n: u64) -> &'static str {
-        let record = self.dir.read(&turns.names().turn(n)).ok();
-        let owner = record.and_then(|record| Owner::parse(&record));
-        match owner.map(|owner| owner.life(self.here)) {
+        match self.holder(turns, n).map(|owner| owner.life(self.here)) {
             Some(Life::Dead) => ", which has ended",
             Some(Life::Alive) => ", WHICH IS RUNNING ON THIS HOST",
             Some(Life::Unknown) | None => "",

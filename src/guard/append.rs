@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::behind::Ticket;
 use super::file::{GuardedFile, Target};
-use super::queue::{Guard, Job, Place, Waiter, Work};
+use super::queue::{Append, Guard, Job, Place, Waiter, Work};
 use super::records;
 use crate::backing::Kind;
 use crate::config::Ack;
@@ -151,15 +151,17 @@ impl AppendFile {
                 (split.whole, Held { before, rest })
             }
         };
-        let append = |held, answered, reply| Work::Append {
-            file: Arc::clone(self),
-            data: whole,
-            held,
-            piece: (offset, written),
-            place: None,
-            earlier: 0,
-            answered,
-            reply,
+        let append = |held, answered, reply| {
+            Work::Append(Append {
+                file: Arc::clone(self),
+                data: whole,
+                held,
+                piece: (offset, written),
+                place: None,
+                earlier: 0,
+                answered,
+                reply,
+            })
         };
         let may_be =
             self.guard.rule.ack == Ack::Close && self.may_be_answered(written, offset, tid);
@@ -211,7 +213,7 @@ impl AppendFile {
             self.tell_of_loss(pieces.bytes, &io::Error::from_raw_os_error(libc::EIO));
             return None;
         }
-        let work = Work::Append {
+        let work = Work::Append(Append {
             file: Arc::clone(self),
             data: pieces.data.concat(),
             held: Held::default(),
@@ -224,7 +226,7 @@ impl AppendFile {
             earlier: pieces.bytes,
             answered: true,
             reply: Box::new(|_| ()),
-        };
+        });
         Some(Job::new(work, self.waiter(0)))
     }
 
@@ -298,7 +300,7 @@ impl AppendFile {
         }
         let before = std::mem::take(&mut held_back.bytes);
         drop(held_back);
-        let work = Work::Append {
+        let work = Work::Append(Append {
             file: Arc::clone(self),
             data: before.clone(),
             held: Held {
@@ -310,7 +312,7 @@ impl AppendFile {
             earlier: 0,
             answered: false,
             reply,
-        };
+        });
         let waiter = Waiter {
             process,
             ..self.waiter(tid)

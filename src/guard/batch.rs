@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::append::{AppendFile, Held, PIECES_KEPT};
+use super::append::PIECES_KEPT;
 use super::file::Target;
 use super::permit::Permit;
-use super::queue::{Guard, Job, Place, Waiter, Work, may_come_late};
+use super::queue::{Append, Guard, Job, Place, Waiter, Work, may_come_late};
 use crate::backing::Kind;
 use crate::lock::Identity;
 use crate::lock::fence::Fate;
@@ -20,41 +20,18 @@ const PAGE: u64 = 4096;
 /// The pause before half a record is to be taken back once more.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// One append of a batch, taken apart.
-pub(super) struct Append {
-    file: Arc<AppendFile>,
-    data: Vec<u8>,
-    held: Held,
-    piece: (u64, usize),
-    place: Option<Place>,
-    earlier: usize,
-    answered: bool,
-    reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
+/// One append of a batch.
+pub(super) struct Queued {
+    of: Append,
     waiter: Waiter,
 }
 
-impl Append {
+impl Queued {
     /// The append in a job; gives the work back if it is of another kind.
-    pub(super) fn from_job(job: Job) -> Result<Append, Box<Work>> {
+    pub(super) fn from_job(job: Job) -> Result<Queued, Box<Work>> {
         match job.work {
-            Work::Append {
-                file,
-                data,
-                held,
-                piece,
-                place,
-                earlier,
-                answered,
-                reply,
-            } => Ok(Append {
-                file,
-                data,
-                held,
-                piece,
-                place,
-                earlier,
-                answered,
-                reply,
+            Work::Append(of) => Ok(Queued {
+                of,
                 waiter: job.waiter,
             }),
             other => Err(Box::new(other)),
@@ -63,59 +40,49 @@ impl Append {
 
     /// As a job again, to be done under another turn.
     fn into_job(self) -> Job {
-        let work = Work::Append {
-            file: self.file,
-            data: self.data,
-            held: self.held,
-            piece: self.piece,
-            place: self.place,
-            earlier: self.earlier,
-            answered: self.answered,
-            reply: self.reply,
-        };
-        Job::new(work, self.waiter)
+        Job::new(Work::Append(self.of), self.waiter)
     }
 
     /// It is a piece of a call that goes on, and about to be answered: keeps what it has written, in
     /// case the turn is lost before the end of the call.
     fn remember(&mut self) {
-        let mut pieces = self.file.pieces.lock();
-        pieces.bytes += self.data.len();
+        let mut pieces = self.of.file.pieces.lock();
+        pieces.bytes += self.of.data.len();
         if pieces.bytes > PIECES_KEPT {
             pieces.data = Vec::new();
         } else {
-            pieces.data.push(std::mem::take(&mut self.data));
+            pieces.data.push(std::mem::take(&mut self.of.data));
         }
     }
 
     /// Puts the pieces of the call that were answered before this one. Gives whether they were
     /// kept.
     fn join_pieces(&mut self) -> bool {
-        let pieces = std::mem::take(&mut *self.file.pieces.lock());
+        let pieces = std::mem::take(&mut *self.of.file.pieces.lock());
         if pieces.bytes > PIECES_KEPT {
             return false;
         }
-        let data = std::mem::take(&mut self.data);
-        self.data = pieces.data.into_iter().flatten().chain(data).collect();
-        self.earlier += pieces.bytes;
+        let data = std::mem::take(&mut self.of.data);
+        self.of.data = pieces.data.into_iter().flatten().chain(data).collect();
+        self.of.earlier += pieces.bytes;
         true
     }
 
     /// Answers the program.
     fn answer(self, result: io::Result<()>) {
         if let Err(error) = &result {
-            self.file.tell_of_loss(self.earlier, error);
+            self.of.file.tell_of_loss(self.of.earlier, error);
         }
         if result.is_err() {
-            self.file.take_back(self.held);
+            self.of.file.take_back(self.of.held);
         }
-        (self.reply)(result.map(|()| self.piece.1));
+        (self.of.reply)(result.map(|()| self.of.piece.1));
     }
 
     /// Whether a program has closed the file, or asked for it to be on disk, in the middle of a
     /// record.
     fn leaves_a_tail(&self, terminator: &[u8]) -> bool {
-        !self.data.ends_with(terminator)
+        !self.of.data.ends_with(terminator)
     }
 }
 
@@ -134,14 +101,14 @@ enum Outcome {
 /// A batch that is written, but not answered yet.
 #[derive(Default)]
 pub(super) struct Written {
-    outcomes: Vec<(Append, Outcome)>,
+    outcomes: Vec<(Queued, Outcome)>,
     /// Half of it could not be taken back again, or that may be done late.
     half_left: bool,
 }
 
 impl Written {
     /// A piece of a call that cannot be sent.
-    pub(super) fn not_sent(piece: Append) -> Written {
+    pub(super) fn not_sent(piece: Queued) -> Written {
         Written {
             outcomes: vec![(piece, Outcome::NotSent)],
             half_left: false,
@@ -167,7 +134,7 @@ impl Written {
             };
             match more && i == last && done.is_ok() {
                 true => append.remember(),
-                false => append.file.forget_pieces(),
+                false => append.of.file.forget_pieces(),
             }
             append.answer(done);
         }
@@ -191,11 +158,11 @@ impl Written {
             let place = match outcome {
                 Outcome::NotSent if goes_on => Some(Place {
                     turn,
-                    ino: append.file.target().id.ino,
+                    ino: append.of.file.target().id.ino,
                     // It is in no file.
                     end: u64::MAX,
                 }),
-                Outcome::NotSent => append.place,
+                Outcome::NotSent => append.of.place,
                 Outcome::WasIn => {
                     append.answer(Ok(()));
                     continue;
@@ -206,12 +173,12 @@ impl Written {
                     continue;
                 }
             };
-            append.place = place;
+            append.of.place = place;
             if goes_on && !append.join_pieces() {
                 log::error!(
                     "{}: the lock was lost in the middle of a write of more than {} bytes, which \
                      comes back short; what of it is in the file cannot be told",
-                    append.file.guard.label,
+                    append.of.file.guard.label,
                     PIECES_KEPT
                 );
                 append.answer(Err(io::Error::from_raw_os_error(libc::EIO)));
@@ -225,7 +192,7 @@ impl Written {
     /// Whether what was done must be kept from the file as if the turn had been broken: something
     /// failed in such a way that it may be done all the same, later, or half of it is left.
     pub(super) fn must_be_fenced(&self) -> bool {
-        let is_late = |(_, outcome): &(Append, Outcome)| match outcome {
+        let is_late = |(_, outcome): &(Queued, Outcome)| match outcome {
             Outcome::Sent(_, Err(error)) => may_come_late(error),
             _ => false,
         };
@@ -238,7 +205,7 @@ impl Guard {
     /// another piece of the same call.
     pub(super) fn write_batch(
         &self,
-        batch: Vec<Append>,
+        batch: Vec<Queued>,
         more: bool,
         permit: &dyn Permit,
     ) -> Written {
@@ -249,9 +216,9 @@ impl Guard {
         }
         // Another name of the same file has a lock of its own; at least this host's writers of
         // one file go one after another, whatever they call it.
-        let expected = rest[0].file.target().id;
+        let expected = rest[0].of.file.target().id;
         let writing = self.shared.writing(expected).lock();
-        let opener = rest[0].file.file.opener.clone();
+        let opener = rest[0].of.file.file.opener.clone();
         let look = || {
             let _assumed = self.shared.credentials.assume(&opener)?;
             self.dir.look(&self.name)
@@ -267,7 +234,7 @@ impl Guard {
         let mut writing = Some(writing);
         let mut first = true;
         while !rest.is_empty() {
-            let target = match rest[0].file.follow(named.as_ref()) {
+            let target = match rest[0].of.file.follow(named.as_ref()) {
                 Ok(target) => target,
                 Err(error) => {
                     written
@@ -280,8 +247,9 @@ impl Guard {
             let same = rest
                 .iter()
                 .take_while(|append| {
-                    append.file.file.opener.uid == rest[0].file.file.opener.uid
+                    append.of.file.file.opener.uid == rest[0].of.file.file.opener.uid
                         && append
+                            .of
                             .file
                             .follow(named.as_ref())
                             .is_ok_and(|t| t.id == target.id)
@@ -317,15 +285,15 @@ impl Guard {
     /// was lost, but had come in time.
     fn settle_fates(
         &self,
-        batch: Vec<Append>,
+        batch: Vec<Queued>,
         permit: &dyn Permit,
-        written: &mut Vec<(Append, Outcome)>,
-    ) -> Vec<Append> {
+        written: &mut Vec<(Queued, Outcome)>,
+    ) -> Vec<Queued> {
         let mut rest = Vec::with_capacity(batch.len());
         for mut append in batch {
-            let Some(place) = append.place else {
+            let Some(place) = append.of.place else {
                 // What was answered comes in order, or not at all.
-                let before = append.file.error.lock().filter(|_| append.answered);
+                let before = append.of.file.error.lock().filter(|_| append.of.answered);
                 match before.map(io::Error::from_raw_os_error) {
                     Some(error) => written.push((append, Outcome::Failed(error))),
                     None => rest.push(append),
@@ -347,7 +315,7 @@ impl Guard {
                         self.label,
                         place.turn
                     );
-                    append.place = None;
+                    append.of.place = None;
                     rest.push(append);
                 }
                 Ok(Fate::Unknown) => {
@@ -373,7 +341,7 @@ impl Guard {
     fn write_to(
         &self,
         target: &Target,
-        batch: Vec<Append>,
+        batch: Vec<Queued>,
         (named, known): (Option<&Stat>, Option<&Stat>),
         more: bool,
         permit: &dyn Permit,
@@ -387,10 +355,10 @@ impl Guard {
             Ok(size) => size,
             Err(error) => return fail_all(batch, &error, &mut written.outcomes),
         };
-        let opener = batch[0].file.file.opener.clone();
+        let opener = batch[0].of.file.file.opener.clone();
         let set_id = named.is_none_or(|named| named.mode & (libc::S_ISUID | libc::S_ISGID) != 0);
-        let bytes: usize = batch.iter().map(|append| append.data.len()).sum();
-        let kind = batch[0].file.file.kind;
+        let bytes: usize = batch.iter().map(|append| append.of.data.len()).sum();
+        let kind = batch[0].of.file.file.kind;
         let takes_several_calls = match kind {
             // NFS shows its `wsize` as the block size of a file.
             Kind::Nfs => more || bytes > named.map_or(0, |named| named.blksize as usize),
@@ -425,7 +393,7 @@ impl Guard {
         if (came.whole, is_clean) == (0, true)
             && came.error.as_ref().and_then(io::Error::raw_os_error) == Some(libc::ESTALE)
             && named.is_some()
-            && let Ok(another) = batch[0].file.file.reopen(self)
+            && let Ok(another) = batch[0].of.file.file.reopen(self)
             && let Ok(stat) = sys::fs::statx(&*another.fd, c"", libc::AT_STATX_FORCE_SYNC)
             && permit.may_begin().is_ok()
         {
@@ -453,11 +421,11 @@ impl Guard {
         for (i, append) in batch.into_iter().enumerate() {
             if !changed
                 .iter()
-                .any(|(file, _)| Arc::ptr_eq(file, &append.file))
+                .any(|(file, _)| Arc::ptr_eq(file, &append.of.file))
             {
-                changed.push((Arc::clone(&append.file), size));
+                changed.push((Arc::clone(&append.of.file), size));
             }
-            end += append.data.len() as u64;
+            end += append.of.data.len() as u64;
             let place = Place {
                 turn: permit.turn(),
                 ino: target.id.ino,
@@ -531,16 +499,16 @@ struct Came {
 }
 
 /// Writes the batch at `offset`.
-fn write_at(target: &Target, batch: &[Append], offset: u64, kind: Kind) -> Came {
+fn write_at(target: &Target, batch: &[Queued], offset: u64, kind: Kind) -> Came {
     // One piece of memory, since the NFS client makes a WRITE of its own of each piece that does
     // not end at a page's end.
     let joined;
     let data = match batch {
-        [append] => &append.data,
+        [append] => &append.of.data,
         _ => {
             joined = batch
                 .iter()
-                .flat_map(|append| &append.data)
+                .flat_map(|append| &append.of.data)
                 .copied()
                 .collect::<Vec<u8>>();
             &joined
@@ -562,10 +530,10 @@ fn write_at(target: &Target, batch: &[Append], offset: u64, kind: Kind) -> Came 
     // What is whole stays.
     let (mut whole, mut keep) = (0, 0);
     for append in batch {
-        if keep + append.data.len() > done {
+        if keep + append.of.data.len() > done {
             break;
         }
-        keep += append.data.len();
+        keep += append.of.data.len();
         whole += 1;
     }
     if refused.as_ref().is_some_and(may_come_late) {
@@ -604,7 +572,7 @@ fn sync(target: &Target, kind: Kind) -> io::Result<()> {
     }
 }
 
-fn fail_all(batch: Vec<Append>, error: &io::Error, written: &mut Vec<(Append, Outcome)>) {
+fn fail_all(batch: Vec<Queued>, error: &io::Error, written: &mut Vec<(Queued, Outcome)>) {
     let failed = |append| (append, Outcome::Failed(copy_of(error)));
     written.extend(batch.into_iter().map(failed));
 }

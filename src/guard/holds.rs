@@ -156,7 +156,7 @@ impl Queue {
         }
         match &job.work {
             // On a local disk, too, an advisory lock keeps out only those who ask for it.
-            Work::Append { .. } | Work::Write(_) => self.strangers_that_hold(job),
+            Work::Append(_) | Work::Write(_) => self.strangers_that_hold(job),
             Work::Lock(request) => self.strangers_that_hold(job).or_else(|| {
                 // Who will not wait is refused at once, unless the other may be gone already.
                 let others: HashSet<u32> = self

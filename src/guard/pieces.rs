@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::append::AppendFile;
-use super::queue::{Guard, Job, Work};
+use super::queue::{Append, Guard, Job, Work};
 use super::syscall::{self, Call};
 use crate::sys::process::boottime;
 
@@ -62,7 +62,7 @@ impl Guard {
     ) -> Vec<Job> {
         let mut queue = self.queue.lock();
         let is_next = |job: &Job| match &job.work {
-            Work::Append { file, piece, .. } => {
+            Work::Append(Append { file, piece, .. }) => {
                 Arc::ptr_eq(file, &call.file) && job.waiter.tid == call.tid && piece.0 == call.next
             }
             _ => false,
@@ -80,7 +80,7 @@ impl Guard {
         }
         // The kernel lets one write to a file pass at a time: another one through the same
         // descriptor means that the call is over.
-        let is_other = |job: &Job| matches!(&job.work, Work::Append { file, .. } if Arc::ptr_eq(file, &call.file));
+        let is_other = |job: &Job| matches!(&job.work, Work::Append(Append { file, .. }) if Arc::ptr_eq(file, &call.file));
         let over = queue.jobs.iter().any(is_other)
             || boottime() >= call.deadline
             || call.is_over()
@@ -121,13 +121,13 @@ impl Guard {
         job: &Job,
         before: Option<&Unfinished>,
     ) -> Option<Unfinished> {
-        let Work::Append {
+        let Work::Append(Append {
             file,
             piece: (offset, len),
             earlier,
             answered: false,
             ..
-        } = &job.work
+        }) = &job.work
         else {
             return None;
         };

@@ -127,30 +127,33 @@ pub struct Waiter {
     pub patience: Option<Duration>,
 }
 
+/// Bytes that are to be appended.
+pub struct Append {
+    /// Through this open file.
+    pub file: Arc<AppendFile>,
+    /// What goes to the file.
+    pub data: Vec<u8>,
+    /// What it has done to what is held back.
+    pub held: Held,
+    /// Where the kernel believes that the piece goes, and its length as the program sees it.
+    /// The next piece of the same call follows there.
+    pub piece: (u64, usize),
+    /// Where it was written before, under a turn that was lost: whether it is in the file is
+    /// not known.
+    pub place: Option<Place>,
+    /// How many bytes it begins with that were answered before, as pieces of the same call, and
+    /// must be made again with it.
+    pub earlier: usize,
+    /// The program was answered when it was queued ([`super::behind`]).
+    pub answered: bool,
+    /// Gets the number of bytes that the program has written.
+    pub reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
+}
+
 /// What is to be done under the lock.
 pub enum Work {
-    /// Append these bytes.
-    Append {
-        /// Through this open file.
-        file: Arc<AppendFile>,
-        /// What goes to the file.
-        data: Vec<u8>,
-        /// What it has done to what is held back.
-        held: Held,
-        /// Where the kernel believes that the piece goes, and its length as the program sees it.
-        /// The next piece of the same call follows there.
-        piece: (u64, usize),
-        /// Where it was written before, under a turn that was lost: whether it is in the file is
-        /// not known.
-        place: Option<Place>,
-        /// How many bytes it begins with that were answered before, as pieces of the same call, and
-        /// must be made again with it.
-        earlier: usize,
-        /// The program was answered when it was queued ([`super::behind`]).
-        answered: bool,
-        /// Gets the number of bytes that the program has written.
-        reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
-    },
+    /// Append bytes.
+    Append(Append),
     /// Take an advisory lock.
     Lock(LockRequest),
     /// Change the file where it is, as a program does that asks for no lock.
@@ -234,21 +237,21 @@ impl Job {
     /// Whether pieces of its call were answered that are in no file now: it must not fail, since the
     /// program would take them for written.
     pub(super) fn is_half_done(&self) -> bool {
-        matches!(self.work, Work::Append { earlier: 1.., .. })
+        matches!(self.work, Work::Append(Append { earlier: 1.., .. }))
     }
 
     /// Answers without having done the work.
     pub(super) fn refuse(self, errno: i32) {
         let error = io::Error::from_raw_os_error(errno);
         match self.work {
-            Work::Append {
+            Work::Append(Append {
                 file,
                 held,
                 reply,
                 place,
                 earlier,
                 ..
-            } => {
+            }) => {
                 file.tell_of_loss(earlier, &error);
                 file.take_back(held);
                 // What may be in the file must not look as if it could be tried again.
@@ -363,7 +366,7 @@ impl Guard {
     /// # Errors
     /// Those of `statx(2)`; that there is no such name is no error.
     pub fn look(&self) -> io::Result<Option<Stat>> {
-        self.dir.look_up_anew(&self.name)
+        self.dir.look_anew(&self.name)
     }
 
     /// Gives the file of this name, which is `id` and about to be replaced, another name, so that
@@ -487,27 +490,30 @@ impl Guard {
 
     /// A program gives up the lock that it has on these bytes.
     pub fn unlock(&self, owner: u64, space: Option<Space>, range: Range) {
-        let mut queue = self.queue.lock();
-        queue.locks.unset(owner, space, range);
-        queue.forget_lost(|lost| lost.owner == owner);
-        drop(queue);
-        self.arrived.notify_one();
+        self.give_up_locks(
+            |locks| locks.unset(owner, space, range),
+            |lost| lost.owner == owner,
+        );
     }
 
     /// A program gives up all its locks of this kind, as at a `close(2)`.
     pub fn drop_owner(&self, owner: u64, space: Option<Space>) {
-        let mut queue = self.queue.lock();
-        queue.locks.drop_owner(owner, space);
-        queue.forget_lost(|lost| lost.owner == owner);
-        drop(queue);
-        self.arrived.notify_one();
+        self.give_up_locks(
+            |locks| locks.drop_owner(owner, space),
+            |lost| lost.owner == owner,
+        );
     }
 
     /// An open file has come to its end: what was locked by way of it goes.
     pub fn drop_file(&self, file: u64) {
+        self.give_up_locks(|locks| locks.drop_file(file), |lost| lost.file == file);
+    }
+
+    /// Locks are given up, also those which were `lost` before.
+    fn give_up_locks(&self, locks: impl FnOnce(&mut Table), lost: impl Fn(&Holder) -> bool) {
         let mut queue = self.queue.lock();
-        queue.locks.drop_file(file);
-        queue.forget_lost(|lost| lost.file == file);
+        locks(&mut queue.locks);
+        queue.forget_lost(lost);
         drop(queue);
         self.arrived.notify_one();
     }

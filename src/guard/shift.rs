@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::acquire::FIRST_PAUSE;
-use super::batch::{Append, Written};
+use super::batch::{Queued, Written};
 use super::mend::{self, Mending};
 use super::permit::{UnderTurn, WithoutTurn};
 use super::pieces::Unfinished;
@@ -237,7 +237,7 @@ impl Guard {
                 if matches!(job.work, Work::MakeLock(_)) && self.queue.lock().holds_all(&job) {
                     self.give_up_dotlock(turns, caller, turn);
                 }
-                match Append::from_job(job) {
+                match Queued::from_job(job) {
                     Ok(append) => appends.push((append, tid)),
                     Err(other) => self.do_alone(*other),
                 }
@@ -302,7 +302,7 @@ impl Guard {
         let mut unfinished = Some(call);
         while let Some(call) = unfinished.take() {
             let piece = self.next_piece(call, &mut unfinished).pop();
-            if let Some(Ok(piece)) = piece.map(Append::from_job) {
+            if let Some(Ok(piece)) = piece.map(Queued::from_job) {
                 return self.requeue(Written::not_sent(piece).lose(turn, true));
             }
         }
@@ -362,7 +362,7 @@ impl Guard {
             Work::MakeLock(run) | Work::Look(run) => run(),
             Work::Lock(request) => self.lock_now(request),
             // These were taken out before.
-            Work::Append { .. } => {}
+            Work::Append(_) => {}
         }
     }
 
@@ -398,7 +398,7 @@ impl Guard {
         // wait where they do no harm: when they open the file.)
         let now = boottime();
         let has_waited = |job: &Job| {
-            matches!(job.work, Work::Append { place: None, .. })
+            matches!(&job.work, Work::Append(append) if append.place.is_none())
                 && now.saturating_sub(job.queued) >= APPEND_PATIENCE
         };
         let is_theirs = |job: &Job| made.is_of(job.pid()) || has_waited(job);
@@ -418,7 +418,7 @@ impl Guard {
         }
         self.queue.lock().under_a_lock_file = true;
         for job in self.take_jobs(is_theirs) {
-            match Append::from_job(job) {
+            match Queued::from_job(job) {
                 Ok(append) => {
                     let written = self.write_batch(vec![append], false, &WithoutTurn);
                     self.show();
@@ -487,13 +487,13 @@ impl Guard {
         let mut bytes = 0;
         while let Some(at) = next {
             let job = &queue.jobs[at];
-            let Work::Append { data, .. } = &job.work else {
+            let Work::Append(append) = &job.work else {
                 if batch.is_empty() {
                     batch.extend(queue.jobs.remove(at));
                 }
                 break;
             };
-            bytes += data.len();
+            bytes += append.data.len();
             if bytes > BATCH_BYTES && !batch.is_empty() {
                 break;
             }
@@ -661,7 +661,7 @@ impl Guard {
     pub(super) fn serve_without_lock(&self) {
         self.queue.lock().under_a_lock_file = true;
         for job in self.take_jobs(|_| true) {
-            match Append::from_job(job) {
+            match Queued::from_job(job) {
                 Ok(append) => {
                     let written = self.write_batch(vec![append], false, &WithoutTurn);
                     self.show();

@@ -231,15 +231,24 @@ impl RealDirectory {
         self.attributes(name)
     }
 
-    /// The same where much depends on it, for one call to the server more: whatever tells the
-    /// client that a directory has changed, the name is looked up again.
+    /// The same where much depends on it, for one call to the server more: the name is
+    /// [looked up again](Self::look_up_anew) in any case.
     ///
     /// # Errors
     /// Those of `statx(2)`, except `ENOENT`.
-    pub fn look_up_anew(&self, name: &CStr) -> io::Result<Option<Stat>> {
+    pub fn look_anew(&self, name: &CStr) -> io::Result<Option<Stat>> {
+        self.look_up_anew(name)?;
+        self.attributes(name)
+    }
+
+    /// Makes an NFS client look a name up again, whatever tells it that a directory has changed.
+    ///
+    /// # Errors
+    /// Those of [`revalidate`](Self::revalidate).
+    pub fn look_up_anew(&self, name: &CStr) -> io::Result<()> {
         self.revalidate()?;
         sys::fs::look_up_anew(self.fd(), name);
-        self.attributes(name)
+        Ok(())
     }
 
     fn attributes(&self, name: &CStr) -> io::Result<Option<Stat>> {

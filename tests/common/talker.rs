@@ -45,14 +45,24 @@ impl Talker {
     pub fn hears(&mut self, expected: &str) {
         let mut heard = String::new();
         loop {
-            let mut line = String::new();
-            let len = self.output.read_line(&mut line).expect("it talks");
-            assert!(len > 0, "it ended without {expected:?}, after {heard:?}");
+            let line = self.line();
+            assert!(
+                !line.is_empty(),
+                "it ended without {expected:?}, after {heard:?}"
+            );
             if line.trim_end() == expected {
                 return;
             }
             heard.push_str(&line);
         }
+    }
+
+    /// Reads the next line, with its end; empty where the program has ended.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("it talks");
+        line
     }
 }
 

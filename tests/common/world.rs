@@ -23,9 +23,14 @@ pub struct World {
 impl World {
     /// The shortest `stale_after`, and further keys of the rule.
     pub fn new(keys: &str) -> World {
+        World::whose_locks_last("4s", keys)
+    }
+
+    /// Another `stale_after`.
+    pub fn whose_locks_last(stale_after: &str, keys: &str) -> World {
         let source = directory();
-        let rules =
-            format!("version = 1\n[[guard]]\nfiles = [\"log\"]\nstale_after = \"4s\"\n{keys}\n");
+        let rules = "version = 1\n[[guard]]\nfiles = [\"log\"]";
+        let rules = format!("{rules}\nstale_after = \"{stale_after}\"\n{keys}\n");
         fs::write(source.path().join(".dotlockfs.toml"), rules).expect("write the rules");
         fs::write(source.path().join("log"), "").expect("write the log");
         World {
