@@ -15,7 +15,8 @@ use crate::lock::fence::Fate;
 use crate::sys;
 use crate::sys::fs::Stat;
 
-/// The size of a page, in bytes, or less than that.
+/// What is written within a page of a file is written whole or not at all: by a kernel that is killed,
+/// and by a server whose disk is full. In bytes, or less than that.
 const PAGE: u64 = 4096;
 /// The pause before half a record is to be taken back once more.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -198,6 +199,14 @@ impl Written {
         };
         self.half_left || self.outcomes.iter().any(is_late)
     }
+
+    /// Whether nothing of it has failed.
+    pub(super) fn is_well(&self) -> bool {
+        let has_failed = |(_, outcome): &(Queued, Outcome)| {
+            matches!(outcome, Outcome::Failed(_) | Outcome::Sent(_, Err(_)))
+        };
+        !self.outcomes.iter().any(has_failed)
+    }
 }
 
 impl Guard {
@@ -362,11 +371,16 @@ impl Guard {
         let takes_several_calls = match kind {
             // NFS shows its `wsize` as the block size of a file.
             Kind::Nfs => more || bytes > named.map_or(0, |named| named.blksize as usize),
-            // A kill can come between any two pages.
-            Kind::Other => more || size % PAGE + bytes as u64 > PAGE,
+            Kind::Other => more,
         };
-        if takes_several_calls
-            && let Err(error) = permit.begins(target.id.ino, size, kind)
+        let (ino, end) = (target.id.ino, size + bytes as u64);
+        let begins = match takes_several_calls {
+            true => permit.begins(ino, size, None, kind),
+            // Some of its pages may be written, and others not.
+            false if size % PAGE + bytes as u64 > PAGE => permit.begins(ino, size, Some(end), kind),
+            false => permit.begins_whole(ino, size),
+        };
+        if let Err(error) = begins
             && permit.may_begin().is_ok()
         {
             return fail_all(batch, &error, &mut written.outcomes);
@@ -460,7 +474,7 @@ impl Guard {
             self.label
         );
         // Nobody else gets the turn before one of the two has come about, or it has become slow.
-        while let Err(error) = permit.begins(target.id.ino, start, kind) {
+        while let Err(error) = permit.begins(target.id.ino, start, None, kind) {
             if permit.may_begin().is_err() {
                 log::error!(
                     "{}: half a record stays behind {start}: {error}",

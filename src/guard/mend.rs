@@ -231,19 +231,20 @@ impl Mending<'_> {
         }
     }
 
-    /// How many bytes of the file are whole: without a write in several calls that was under way,
-    /// and, if records are known, without half a record.
+    /// How many bytes of the file are whole: without a part of a write that was under way, and, if
+    /// records are known, without half a record.
     fn whole(&self, source: &OwnedFd, stat: &Stat, last: u64) -> io::Result<u64> {
         let mut size = stat.size;
-        if let Some(start) = self.unfinished(stat.ino, last)?
-            && start < size
-        {
-            log::warn!(
-                "{}: {} bytes at {start} are left out: a write that did not come to its end",
-                self.label,
-                size - start
-            );
-            size = start;
+        if let Some(write) = self.unfinished(stat.ino, last)? {
+            let whole = write.whole(size);
+            if whole < size {
+                log::warn!(
+                    "{}: {} bytes at {whole} are left out: a write that did not come to its end",
+                    self.label,
+                    size - whole
+                );
+            }
+            size = whole;
         }
         if let Some(terminator) = &self.rule.record {
             let left = tail::look(self.dir, self.names)?.filter(|left| *left <= size);
@@ -260,9 +261,9 @@ impl Mending<'_> {
         Ok(size)
     }
 
-    /// Where a write began that a holder of a broken turn has noted in its claim. `last` is the
-    /// turn of the fence before: what was before that is mended.
-    fn unfinished(&self, ino: u64, last: u64) -> io::Result<Option<u64>> {
+    /// The write that a holder of a broken turn has noted in its claim. `last` is the turn of the
+    /// fence before: what was before that is mended.
+    fn unfinished(&self, ino: u64, last: u64) -> io::Result<Option<Unfinished>> {
         for turn in (last.max(1)..self.turn).rev() {
             let name = self.names.turn(turn);
             let (holder, ender) = (
@@ -274,8 +275,9 @@ impl Mending<'_> {
                 return Ok(None);
             }
             let write = Unfinished::parse(&self.dir.read_if_ours(&name)?);
-            if let Some(write) = write.filter(|write| (write.turn, write.ino) == (turn, ino)) {
-                return Ok(Some(write.start));
+            let write = write.filter(|write| (write.turn, write.ino) == (turn, ino));
+            if write.is_some() {
+                return Ok(write);
             }
         }
         Ok(None)

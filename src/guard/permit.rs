@@ -1,7 +1,6 @@
 //! What the writing of a batch needs of the turn under which it is done.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
 use super::queue::{Guard, Place};
 use crate::backing::{Caller, Kind};
@@ -21,13 +20,20 @@ pub(super) trait Permit {
     /// Where the turn is slow.
     fn may_begin(&self) -> io::Result<()>;
 
-    /// A write in several calls begins at `start` of the file with inode number `ino`: somebody
-    /// might see or leave half of it.
+    /// A write begins at `start` of the file with inode number `ino`, of which a part might be left:
+    /// in one call that ends at `end`, or in several, of which somebody might also see a part.
     ///
     /// # Errors
     /// Where that could not be noted; then it must not begin. If the claim is gone where it is to
     /// be noted, nothing begins under this turn any more.
-    fn begins(&self, ino: u64, start: u64, kind: Kind) -> io::Result<()>;
+    fn begins(&self, ino: u64, start: u64, end: Option<u64>, kind: Kind) -> io::Result<()>;
+
+    /// A write begins at `start` of which no part can be left. What is noted of an earlier one must
+    /// not be held against it.
+    ///
+    /// # Errors
+    /// Where the note is of a file that was longer once, and cannot be taken back.
+    fn begins_whole(&self, ino: u64, start: u64) -> io::Result<()>;
 
     /// What became of a write under a turn that was lost.
     ///
@@ -56,27 +62,41 @@ impl Permit for UnderTurn<'_> {
         self.guard.is_prompt()
     }
 
-    fn begins(&self, ino: u64, start: u64, kind: Kind) -> io::Result<()> {
+    fn begins(&self, ino: u64, start: u64, end: Option<u64>, kind: Kind) -> io::Result<()> {
         let (guard, names) = (self.guard, self.turns.names());
+        let mut noted = guard.noted.lock();
         // The pieces of one call have one note, from where the first begins.
-        if guard.noted.load(Ordering::Acquire) {
+        if noted.is_some_and(|write| write.end.is_none()) {
             return Ok(());
         }
         let write = Unfinished {
             turn: self.turn.n,
             ino,
             start,
+            end,
         };
-        let noted = guard.as_actor(self.caller, self.turn.actor, || {
+        // Even a call that fails may write it.
+        *noted = Some(write);
+        let written = guard.as_actor(self.caller, self.turn.actor, || {
             self.turns.note_write(&*guard.dir, self.turn, Some(write))
         });
-        if noted.as_ref().is_err_and(is_gone) {
+        if written.as_ref().is_err_and(is_gone) {
             guard.set_slow();
         }
-        noted?;
-        guard.noted.store(true, Ordering::Release);
-        if kind == Kind::Nfs {
+        written?;
+        if end.is_none() && kind == Kind::Nfs {
             guard.announce(names, self.caller, self.turn, start);
+        }
+        Ok(())
+    }
+
+    fn begins_whole(&self, ino: u64, start: u64) -> io::Result<()> {
+        let is_longer = |write: Unfinished| {
+            let end = write.end.filter(|end| *end > start);
+            write.ino == ino && end.is_some()
+        };
+        if self.guard.noted.lock().is_some_and(is_longer) {
+            self.guard.unnote(self.turns, self.caller, self.turn)?;
         }
         Ok(())
     }
@@ -119,7 +139,11 @@ impl Permit for WithoutTurn {
         Ok(())
     }
 
-    fn begins(&self, _ino: u64, _start: u64, _kind: Kind) -> io::Result<()> {
+    fn begins(&self, _: u64, _: u64, _: Option<u64>, _: Kind) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn begins_whole(&self, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use crate::config::Rule;
 use crate::lock::fence::Fence;
 use crate::lock::names::Step;
 use crate::lock::turns::{Actor, KEEP_OLD, is_gone};
-use crate::lock::{Directory, Identity, LockNames, RealDirectory, Turns};
+use crate::lock::{Directory, Identity, LockNames, RealDirectory, Turns, Unfinished};
 use crate::sys;
 use crate::sys::fs::{Stat, openat};
 use crate::sys::process::boottime;
@@ -61,8 +61,8 @@ pub struct Guard {
     pub(super) changed: Mutex<Vec<(Arc<AppendFile>, u64)>>,
     /// Readers on other hosts have been told that the file is being written to.
     pub(super) announced: AtomicBool,
-    /// The claim says that a write in several calls is under way.
-    pub(super) noted: AtomicBool,
+    /// The write that the claim of the turn that is held says to be under way, or may say so.
+    pub(super) noted: Mutex<Option<Unfinished>>,
     /// It has been said that the directory is not writable.
     pub(super) warned: AtomicBool,
     /// A call on the file has failed in such a way that it may be done all the same, later.
@@ -315,7 +315,7 @@ impl Guard {
             behind: Behind::default(),
             changed: Mutex::default(),
             announced: AtomicBool::new(false),
-            noted: AtomicBool::new(false),
+            noted: Mutex::default(),
             warned: AtomicBool::new(false),
             tainted: AtomicBool::new(false),
             pulse: Mutex::new(None),

@@ -213,7 +213,7 @@ impl Guard {
                     // It has ended early, and the program knows how much of it is written.
                     let unnoted = self.unnote(turns, caller, turn);
                     self.settle(turns, caller, turn);
-                    if !unnoted {
+                    if unnoted.is_err() {
                         self.requeue(file.pieces_again(turn.n).into_iter().collect());
                         turn.inherits = true;
                         return self.lose(turn.n);
@@ -239,7 +239,14 @@ impl Guard {
                 }
                 match Queued::from_job(job) {
                     Ok(append) => appends.push((append, tid)),
-                    Err(other) => self.do_alone(*other),
+                    Err(other) => {
+                        // It may make the file shorter, and what is left was whole. (Where this fails
+                        // the turn is most likely lost.)
+                        if !matches!(*other, Work::Look(_)) {
+                            _ = self.unnote(turns, caller, turn);
+                        }
+                        self.do_alone(*other);
+                    }
                 }
             }
             if let Some((_, tid)) = appends.last() {
@@ -258,7 +265,8 @@ impl Guard {
                 // Where a note stays that the write is under way, whoever mends the file leaves the
                 // write out.
                 let fenced = written.must_be_fenced();
-                let noted = !torn && !fenced && !more && !self.unnote(turns, caller, turn);
+                let stays = torn || fenced || more || (written.is_well() && self.note_may_stay());
+                let noted = !stays && self.unnote(turns, caller, turn).is_err();
                 if !more {
                     self.settle(turns, caller, turn);
                 }
@@ -324,22 +332,32 @@ impl Guard {
         }
     }
 
-    /// A write that was noted, if one was, has come to its end. Gives whether that could be noted
-    /// too.
-    fn unnote(&self, turns: &Turns, caller: &Caller, turn: &Turn) -> bool {
-        if !self.noted.swap(false, Ordering::AcqRel) {
-            return true;
+    /// Whether the note of a write that has come to its end does no harm: the file tells that it has.
+    /// (Not where programs hold the lock: they may make the file shorter without asking us.)
+    fn note_may_stay(&self) -> bool {
+        self.noted.lock().is_none_or(|write| write.end.is_some()) && !self.is_held()
+    }
+
+    /// A write that was noted, if one was, has come to its end.
+    ///
+    /// # Errors
+    /// Where that could not be noted too.
+    pub(super) fn unnote(&self, turns: &Turns, caller: &Caller, turn: &Turn) -> io::Result<()> {
+        let mut noted = self.noted.lock();
+        if noted.is_none() {
+            return Ok(());
         }
         let unnoted = self.as_actor(caller, turn.actor, || {
             turns.note_write(&*self.dir, turn, None)
         });
-        if let Err(error) = &unnoted {
-            log::warn!(
-                "{}: the end of a long write could not be noted: {error}",
+        match &unnoted {
+            Ok(()) => *noted = None,
+            Err(error) => log::warn!(
+                "{}: the end of a write could not be noted: {error}",
                 self.label
-            );
+            ),
         }
-        unnoted.is_ok()
+        unnoted
     }
 
     /// A program that holds the lock makes the lock file too: ours makes room for it.
@@ -519,7 +537,7 @@ impl Guard {
         let slow = self.is_slow();
         let inherits = self.take_taint() || turn.inherits;
         self.set_pulse(None);
-        self.noted.store(false, Ordering::Release);
+        *self.noted.lock() = None;
         let began = boottime();
         let mut pause = FIRST_PAUSE;
         let mut actor = turn.actor;

@@ -9,8 +9,8 @@ use rand::RngExt;
 
 use super::names::TOKEN_LEN;
 
-/// How much room a record leaves for the note behind it: three numbers and a word.
-const NOTE_LEN: usize = 80;
+/// How much room a record leaves for the note behind it: four numbers and a word.
+const NOTE_LEN: usize = 96;
 
 /// No record is longer; what is longer was written by somebody else.
 pub const RECORD_MAX: usize = 4096;
@@ -122,9 +122,9 @@ impl Owner {
     }
 }
 
-/// A write in several calls that has begun and is not known to have ended. Its holder notes it
-/// behind the record in its claim before the first call, and takes the note back after the last:
-/// whoever has to clean up after the holder finds there where the file was whole.
+/// A write that has begun, and of which a part may be done when its holder dies. It is noted behind
+/// the record in the holder's claim before it begins: whoever has to clean up after the holder finds
+/// there where the file was whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unfinished {
     /// The turn under which it is written.
@@ -133,6 +133,10 @@ pub struct Unfinished {
     pub ino: u64,
     /// Where the write begins.
     pub start: u64,
+    /// Where it ends, if it is done from the start on, in one call: a file that reaches so far has
+    /// all of it, and the note may stay. Without it the write is under way for as long as the note
+    /// is there.
+    pub end: Option<u64>,
 }
 
 impl Unfinished {
@@ -140,7 +144,15 @@ impl Unfinished {
     /// has one length, so that each replaces the one before.
     pub fn to_text(this: Option<Unfinished>) -> String {
         let text = match this {
-            Some(Unfinished { turn, ino, start }) => format!("writes {turn} {ino} {start}"),
+            Some(Unfinished {
+                turn,
+                ino,
+                start,
+                end,
+            }) => {
+                let end = end.map_or(String::new(), |end| format!(" {end}"));
+                format!("writes {turn} {ino} {start}{end}")
+            }
             None => String::new(),
         };
         format!("{text:width$}\n", width = NOTE_LEN - 1)
@@ -156,7 +168,16 @@ impl Unfinished {
             turn: number()?,
             ino: number()?,
             start: number()?,
+            end: number(),
         })
+    }
+
+    /// Where the file is whole, if it is `size` bytes long, a part of them by this write.
+    pub fn whole(self, size: u64) -> u64 {
+        match self.end {
+            Some(end) if end <= size => size,
+            _ => size.min(self.start),
+        }
     }
 }
 
@@ -204,14 +225,32 @@ mod tests {
             turn: u64::MAX,
             ino: u64::MAX,
             start: u64::MAX,
+            end: Some(u64::MAX),
         };
         let (note, none) = (Unfinished::to_text(Some(write)), Unfinished::to_text(None));
         assert_eq!((note.len(), none.len()), (NOTE_LEN, NOTE_LEN));
         let whole = format!("{claim}{note}");
         assert_eq!(Unfinished::parse(whole.as_bytes()), Some(write));
         assert_eq!(Owner::parse(whole.as_bytes()), Some(owner));
+        let open = Unfinished { end: None, ..write };
+        let whole = format!("{claim}{}", Unfinished::to_text(Some(open)));
+        assert_eq!(Unfinished::parse(whole.as_bytes()), Some(open));
         claim.push_str(&none);
         assert_eq!(Unfinished::parse(claim.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_file_is_whole_up_to_where_a_write_began_or_that_has_all_of_it() {
+        let mut write = Unfinished {
+            turn: 1,
+            ino: 1,
+            start: 10,
+            end: Some(20),
+        };
+        let whole = |write: Unfinished| [5, 10, 15, 20, 25].map(|size| write.whole(size));
+        assert_eq!(whole(write), [5, 10, 10, 20, 25]);
+        write.end = None;
+        assert_eq!(whole(write), [5, 10, 10, 10, 10]);
     }
 
     #[test]

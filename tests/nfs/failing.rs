@@ -157,6 +157,42 @@ on_both_versions! {
         world.ends_well(lab, &BOTH, &[libc::ENOSPC]);
     }
 
+    /// A record does not fit on the disk, but its beginning does, in the file's last block; and the
+    /// daemon dies before it has taken that back. Nobody was told that it is written.
+    fn a_daemon_that_dies_over_half_a_record(lab: &Lab) {
+        let directory = lab.directory();
+        directory.rules(lab, "[[guard]]\nfiles = ['log']\nstale_after = '4s'");
+        let log = format!("{}/log", directory.server);
+        lab.server(&format!("head -c 4094 /dev/zero >{log}"));
+        let view = lab.view(&directory, &BOTH);
+        let mut one = Asked::on(lab, "host1", 0);
+        // What the lock needs is there before the disk is full.
+        one.does("f = os.open('log', os.O_WRONLY | os.O_APPEND); fcntl.flock(f, fcntl.LOCK_EX)");
+        let filler = Filler::of(lab);
+        let strace = lab.cluster.spawn(
+            "host1",
+            "strace -f -o /run/strace -e trace=ftruncate -e inject=ftruncate:delay_enter=60000000 \
+             -p $(pgrep -x dotlockfs)",
+        );
+        lab.cluster.run_ok("host1", "
+            until grep -q '^TracerPid:.*[1-9]' /proc/$(pgrep -x dotlockfs)/status; do
+                sleep 0.05
+            done
+        ");
+        one.begin("os.write(f, b'half\\n')");
+        lab.wait_for("the beginning", &format!("stat -c %s {log}"), |said| said == "4096\n");
+        lab.cluster.run_ok("host1", &format!("pkill -KILL -x dotlockfs; umount -l {VIEW}; pkill -KILL -x strace"));
+        strace.wait();
+        assert_ne!(one.answer(), "ok");
+        drop(filler);
+        let mut two = Asked::on(lab, "host2", 0);
+        two.does("f = os.open('log', os.O_WRONLY | os.O_APPEND); os.write(f, b'two\\n')");
+        assert_eq!(lab.server(&format!("tr -d '\\0' <{log}")), "two\n");
+        one.end();
+        two.end();
+        drop(view);
+    }
+
     /// The export is read-only for a while.
     fn a_read_only_export(lab: &Lab) {
         let export = |how: &str| {
