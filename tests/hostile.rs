@@ -258,6 +258,8 @@ while number < 20 or not os.path.exists(stop):
     if number % 8 == 1: attempt(lambda: fcntl.flock(f, fcntl.LOCK_UN))
     if doc and number % 8 == 4 and attempt(replace): replaced += 1
     number += 1
+# What follows may have to wait until somebody reads it, and another may wait for the lock.
+attempt(lambda: os.close(f))
 print(json.dumps([done, doubtful, replaced]))
 "#;
 

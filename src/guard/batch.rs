@@ -200,12 +200,16 @@ impl Written {
         self.half_left || self.outcomes.iter().any(is_late)
     }
 
-    /// Whether nothing of it has failed.
-    pub(super) fn is_well(&self) -> bool {
-        let has_failed = |(_, outcome): &(Queued, Outcome)| {
-            matches!(outcome, Outcome::Failed(_) | Outcome::Sent(_, Err(_)))
+    /// Whether all of what was sent is in the file, or nothing.
+    pub(super) fn is_all_or_nothing(&self) -> bool {
+        let sent = |which: fn(&io::Result<()>) -> bool| {
+            let is_such = move |(_, outcome): &(Queued, Outcome)| match outcome {
+                Outcome::Sent(_, result) => which(result),
+                _ => false,
+            };
+            self.outcomes.iter().any(is_such)
         };
-        !self.outcomes.iter().any(has_failed)
+        !(sent(io::Result::is_ok) && sent(io::Result::is_err))
     }
 }
 

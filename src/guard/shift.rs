@@ -265,7 +265,8 @@ impl Guard {
                 // Where a note stays that the write is under way, whoever mends the file leaves the
                 // write out.
                 let fenced = written.must_be_fenced();
-                let stays = torn || fenced || more || (written.is_well() && self.note_may_stay());
+                let stays =
+                    torn || fenced || more || (self.note_may_stay() && written.is_all_or_nothing());
                 let noted = !stays && self.unnote(turns, caller, turn).is_err();
                 if !more {
                     self.settle(turns, caller, turn);
@@ -332,7 +333,8 @@ impl Guard {
         }
     }
 
-    /// Whether the note of a write that has come to its end does no harm: the file tells that it has.
+    /// Whether the note of a write that has come to its end does no harm, if that was done as a whole or
+    /// not at all: the file tells which.
     /// (Not where programs hold the lock: they may make the file shorter without asking us.)
     fn note_may_stay(&self) -> bool {
         self.noted.lock().is_none_or(|write| write.end.is_some()) && !self.is_held()

@@ -60,7 +60,9 @@ def update(number):
         try:
             os.replace(temporary, path)
         except OSError as error:
-            os.unlink(temporary)
+            # Where nothing could be renamed back it is not there any more.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
             if error.errno == errno.ESTALE:
                 raise Refused from error
             raise
