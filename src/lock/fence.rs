@@ -82,7 +82,7 @@ impl Fence {
     /// Reads it back; `None` for anything that is not a fence of the file with these names.
     pub fn parse(contents: &[u8], names: &LockNames) -> Option<Fence> {
         let text = std::str::from_utf8(contents).ok()?;
-        let mut lines = text.lines();
+        let mut lines = text.split('\n');
         if lines.next()? != "dotlockfs fence 1" {
             return None;
         }

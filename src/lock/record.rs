@@ -107,7 +107,8 @@ impl Owner {
     /// Reads a record back; `None` for anything that is not one.
     pub fn parse(contents: &[u8]) -> Option<Owner> {
         let text = std::str::from_utf8(contents).ok()?;
-        let mut lines = text.lines();
+        // Not `lines`, which would take a carriage return at the end of a line away.
+        let mut lines = text.split('\n');
         if lines.next()? != "0" || lines.next()? != "dotlockfs 1" {
             return None;
         }
@@ -161,7 +162,7 @@ impl Unfinished {
     /// Finds it in the contents of a claim.
     pub fn parse(contents: &[u8]) -> Option<Unfinished> {
         let text = std::str::from_utf8(contents).ok()?;
-        let line = text.lines().nth(RECORD_LINES)?;
+        let line = text.split('\n').nth(RECORD_LINES)?;
         let mut numbers = line.strip_prefix("writes ")?.split_ascii_whitespace();
         let mut number = || numbers.next()?.parse().ok();
         Some(Unfinished {
@@ -213,7 +214,13 @@ mod tests {
         let owner = Owner::this_process().unwrap();
         let text = owner.to_text(&new_token());
         assert!(text.starts_with("0\n"));
-        assert_eq!(Owner::parse(text.as_bytes()), Some(owner));
+        assert_eq!(Owner::parse(text.as_bytes()), Some(owner.clone()));
+        let odd = Owner {
+            boot: "0\r\r".to_owned(),
+            ..owner
+        };
+        let text = odd.to_text(&new_token());
+        assert_eq!(Owner::parse(text.as_bytes()), Some(odd));
     }
 
     #[test]
