@@ -235,28 +235,21 @@ impl Mending<'_> {
     /// records are known, without half a record.
     fn whole(&self, source: &OwnedFd, stat: &Stat, last: u64) -> io::Result<u64> {
         let mut size = stat.size;
-        if let Some(write) = self.unfinished(stat.ino, last)? {
-            let whole = write.whole(size);
-            if whole < size {
-                log::warn!(
-                    "{}: {} bytes at {whole} are left out: a write that did not come to its end",
-                    self.label,
-                    size - whole
-                );
+        let cut = |size: &mut u64, end: u64, what: &str| {
+            if end < *size {
+                let (label, bytes) = (self.label, *size - end);
+                log::warn!("{label}: {bytes} bytes at {end} are left out: {what}");
+                *size = end;
             }
-            size = whole;
+        };
+        if let Some(write) = self.unfinished(stat.ino, last)? {
+            let end = write.whole(size);
+            cut(&mut size, end, "a write that did not come to its end");
         }
         if let Some(terminator) = &self.rule.record {
             let left = tail::look(self.dir, self.names)?.filter(|left| *left <= size);
             let end = last_end(source, size, terminator)?.max(left.unwrap_or(0));
-            if end < size {
-                log::warn!(
-                    "{}: {} bytes at {end} are left out: a record that was not finished",
-                    self.label,
-                    size - end
-                );
-                size = end;
-            }
+            cut(&mut size, end, "a record that was not finished");
         }
         Ok(size)
     }

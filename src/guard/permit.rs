@@ -75,11 +75,16 @@ impl Permit for UnderTurn<'_> {
             start,
             end,
         };
-        // Even a call that fails may write it.
-        *noted = Some(write);
         let written = guard.as_actor(self.caller, self.turn.actor, || {
             self.turns.note_write(&*guard.dir, self.turn, Some(write))
         });
+        // A call that failed may have written it. That is no note to rely on; but it must be taken back,
+        // for no file will be long enough to show that the write is done.
+        let doubtful = Unfinished {
+            end: Some(u64::MAX),
+            ..write
+        };
+        *noted = Some(if written.is_ok() { write } else { doubtful });
         if written.as_ref().is_err_and(is_gone) {
             guard.set_slow();
         }
@@ -91,10 +96,8 @@ impl Permit for UnderTurn<'_> {
     }
 
     fn begins_whole(&self, ino: u64, start: u64) -> io::Result<()> {
-        let is_longer = |write: Unfinished| {
-            let end = write.end.filter(|end| *end > start);
-            write.ino == ino && end.is_some()
-        };
+        let is_longer =
+            |write: Unfinished| write.ino == ino && write.end.is_some_and(|end| end > start);
         if self.guard.noted.lock().is_some_and(is_longer) {
             self.guard.unnote(self.turns, self.caller, self.turn)?;
         }

@@ -181,7 +181,11 @@ on_both_versions! {
         ");
         one.begin("os.write(f, b'half\\n')");
         lab.wait_for("the beginning", &format!("stat -c %s {log}"), |said| said == "4096\n");
-        lab.cluster.run_ok("host1", &format!("pkill -KILL -x dotlockfs; umount -l {VIEW}; pkill -KILL -x strace"));
+        lab.cluster.run_ok("host1", &format!("
+            pkill -KILL -x dotlockfs
+            umount -l {VIEW}
+            pkill -KILL -x strace
+        "));
         strace.wait();
         assert_ne!(one.answer(), "ok");
         drop(filler);
