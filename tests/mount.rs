@@ -437,14 +437,39 @@ fn a_killed_daemon_does_not_uncover_the_bare_directory() {
     );
     let error =
         fs::read(mount.join("file")).expect_err("nobody answers, and nothing goes past the guard");
-    // The second, if the request was on its way when the daemon's end had not come to its end.
+    // The others, if the request was on its way when the daemon's end had not come to its end.
     assert!(
         matches!(
             error.raw_os_error(),
-            Some(libc::ENOTCONN | libc::ECONNABORTED)
+            Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)
         ),
         "{error}"
     );
+}
+
+/// One would hide the names of the lock protocol from the other.
+#[test]
+fn what_is_guarded_already_is_not_guarded_twice() {
+    let source = directory();
+    fs::create_dir(source.path().join("below")).expect("mkdir");
+    let elsewhere = directory();
+    let over_itself = Mount::at(source.path(), source.path(), &[]);
+    let view = Mount::new(elsewhere.path());
+    for (guarded, mount) in [
+        (source.path().to_owned(), &over_itself),
+        (source.path().join("below"), &over_itself),
+        (view.path().to_owned(), &view),
+    ] {
+        let mountpoint = directory();
+        for mountpoint in [mountpoint.path(), &guarded] {
+            let mut command = command(Who::Root, dotlockfs());
+            command.args([guarded.as_path(), mountpoint]);
+            let advice = format!("first: umount {}", mount.path().display());
+            assert_refused(&mut command, &advice);
+        }
+        assert!(!is_mounted(mountpoint.path()));
+        assert_eq!(daemons(mount.path()).len(), 1);
+    }
 }
 
 #[test]

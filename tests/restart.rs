@@ -249,7 +249,8 @@ impl Looker {
         let program = "
 import errno, os, sys
 folder, notes, bare = sys.argv[1], sys.argv[2], int(sys.argv[3])
-GONE = (errno.ENOTCONN, errno.ECONNABORTED)
+# The kernel gives EIO where it was copying a request or an answer just then.
+GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
 counts = {'ok': 0, 'dead': 0, 'bare': 0}
 stop = os.path.join(notes, 'stop')
 while not os.path.exists(stop):

@@ -71,12 +71,10 @@ pub fn open(dir: &Path) -> Result<Bare, Unreachable> {
     let fail = |error: io::Error| failed(dir, "cannot open it", &error);
     let path = std::fs::canonicalize(dir).map_err(fail)?;
     let (fd, id) = mount_table::open(&path).map_err(fail)?;
-    let table = mount_table::read().map_err(|error| {
+    let ours = mount_table::ours(id).map_err(|error| {
         let table = Path::new("/proc/self/mountinfo");
         failed(table, "cannot be read", &error)
     })?;
-    let entry = table.into_iter().find(|entry| entry.id == id);
-    let ours = entry.filter(|entry| entry.kind == mount_table::OURS);
     // What the kernel remembers outlives a daemon.
     let seen = sys::fs::statx(&fd, c"", libc::AT_STATX_FORCE_SYNC).map_err(|error| {
         match (error.raw_os_error(), &ours) {

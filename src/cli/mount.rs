@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use super::MountArgs;
+use super::{MountArgs, mount_table};
 use crate::backing;
 use crate::config::error::shown;
 use crate::config::{self, MountOptions, Rules};
@@ -70,6 +70,16 @@ fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
             false => no_source(error),
         })?,
     };
+    // One would hide the names from the other by which hosts take turns.
+    if let Some(living) = mount_table::ours(mount_table::id_of(&root)?)? {
+        return Err(format!(
+            "{}: is guarded by dotlockfs already, which is mounted at {1}; to mount it with other \
+             options, first: umount {1}",
+            shown(&source),
+            shown(&living.point)
+        )
+        .into());
+    }
     if dead.is_none() && !fs::metadata(&mountpoint).map_err(no_mountpoint)?.is_dir() {
         return Err(format!(
             "{}: cannot mount there: Not a directory",

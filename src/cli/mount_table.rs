@@ -50,6 +50,15 @@ pub fn read() -> io::Result<Vec<Entry>> {
         .collect())
 }
 
+/// The mount of this number, if it is one of dotlockfs.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn ours(id: u64) -> io::Result<Option<Entry>> {
+    let mut table = read()?.into_iter();
+    Ok(table.find(|entry| entry.id == id && entry.kind == OURS))
+}
+
 /// A descriptor (`O_PATH`) of what a path leads to, and the number of the mount that it lies on.
 /// Nobody is asked for it: this works on a mount whose daemon is dead.
 ///

@@ -84,15 +84,19 @@ fn is_ours_at(entry: &Entry, point: &Path) -> bool {
 
 /// Whether the daemon of the mount that a path leads to is dead.
 fn is_dead(point: &Path) -> bool {
+    let mut dead = false;
     for _ in 0..LOST_ANSWERS {
         match ask(point).map_err(|error| error.raw_os_error()) {
             Err(Some(libc::ENOTCONN)) => return true,
             // The daemon died while the request was under way.
-            Err(Some(libc::ECONNABORTED)) => {}
+            Err(Some(libc::ECONNABORTED)) => dead = true,
+            // So it is where the kernel was just copying the request or the answer, unless the
+            // directory below answers so.
+            Err(Some(libc::EIO)) => dead = false,
             _ => return false,
         }
     }
-    true
+    dead
 }
 
 /// Asks the file system itself: what the kernel remembers outlives a daemon.
