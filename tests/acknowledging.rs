@@ -9,13 +9,13 @@ use std::time::Duration;
 use common::program::Program;
 use common::talker::Talker;
 use common::world::World;
-use common::{Mount, Who, command, directory, python, shell, wait_until};
+use common::{Mount, Who, command, directory, python, shell, unmount_at, wait_until};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Two mounts of one directory, as two hosts have them, where `log` is answered for early.
 fn answering_early(keys: &str) -> World {
-    World::new(&format!("ack = \"close\"\n{keys}"))
+    World::whose_locks_last("1min", &format!("ack = \"close\"\n{keys}"))
 }
 
 /// A program that has the lock by the second mount, until it is told to let it go.
@@ -89,15 +89,14 @@ fn whoever_looks_at_the_file_sees_what_was_written() {
 #[test]
 fn an_error_is_told_by_close_or_fsync_or_the_next_write() {
     for telling in ["os.close(f)", "os.fsync(f)", "os.write(f, b'third\\n')"] {
-        let world = answering_early("lock_timeout = \"2s\"");
+        let world = answering_early("lock_timeout = \"4s\"");
         let mut holder = holder(&world);
         let mut writer = writer(&world);
-        writer.does("os.write(f, b'first\\n')");
         if !telling.contains("third") {
-            writer.does("os.write(f, b'second\\n')");
+            writer.does("os.write(f, b'first\\n'); os.write(f, b'second\\n')");
         } else {
             // Until the error is there, a write is answered early too.
-            writer.does("import time; time.sleep(3)");
+            writer.does("os.write(f, b'first\\n'); import time; time.sleep(10)");
         }
         assert_eq!(writer.ask(telling), "EIO");
         holder.does(LET_GO);
@@ -141,7 +140,7 @@ assert told and 0 not in told, told
     assert!(data.len().is_multiple_of(1024));
     assert!(data.chunks(1024).all(|record| record.ends_with(b"x\n")));
     mount.unmount();
-    shell(Who::Root, r#"umount "$1""#, &[source.path()]);
+    unmount_at(source.path());
 }
 
 /// A program that writes faster than the server takes it is slowed down; the daemon does not grow.

@@ -42,8 +42,11 @@ impl World {
     }
 
     fn at(source: &Path, keys: &str) -> World {
-        let rules =
-            format!("version = 1\n[[guard]]\nfiles = [\"**\"]\nlock_timeout = \"8s\"\n{keys}\n");
+        let timeout = match keys.contains("lock_timeout") {
+            true => "",
+            false => "lock_timeout = \"8s\"",
+        };
+        let rules = format!("version = 1\n[[guard]]\nfiles = [\"**\"]\n{timeout}\n{keys}\n");
         fs::write(source.join(".dotlockfs.toml"), rules).expect("write the rules");
         fs::create_dir(source.join("d")).expect("mkdir");
         fs::write(source.join("d/log"), "").expect("write the log");
@@ -385,7 +388,7 @@ fn a_lock_that_cannot_be_made_is_told() {
 /// back.
 #[test]
 fn a_turn_that_cannot_be_ended_is_ended_later() {
-    let mut world = World::new("").with_bystander();
+    let mut world = World::new("lock_timeout = \"40s\"").with_bystander();
     let mut program = Program::on(&world.one);
     program.does("f = os.open('d/log', os.O_WRONLY | os.O_APPEND)");
     let mut other = Program::on(&world.two);
@@ -684,7 +687,7 @@ fn a_directory_that_nobody_may_write_for_a_while() {
 /// holder is told when it writes.
 #[test]
 fn a_holder_that_cannot_show_that_it_lives_loses_the_lock_and_is_told() {
-    let world = World::new("stale_after = \"4s\"");
+    let world = World::new("stale_after = \"4s\"\nlock_timeout = \"40s\"");
     let mut program = Program::on(&world.one);
     program.does("f = os.open('d/log', os.O_RDWR)");
     program.does("os.write(f, b'mine\\n')");

@@ -541,7 +541,8 @@ fn nothing_outside_the_directory_is_written() {
             holder.does("f = os.open('log', os.O_WRONLY | os.O_APPEND)");
             holder.does("fcntl.flock(f, fcntl.LOCK_EX)");
             for claim in names_in(&field.source, ".log.claim.") {
-                fs::remove_file(field.path(&claim)).expect("remove");
+                // The one of the other mount goes by itself, some time.
+                let _ = fs::remove_file(field.path(&claim));
                 field.plant(Who::Root, "", (kind, "log"), &[claim]);
             }
             // The lock is lost as soon as the sign is due.
@@ -600,13 +601,18 @@ fn a_forged_turn_does_not_give_the_lock_to_two() {
             other.does("f = open('log', 'r+'); fcntl.flock(f, fcntl.LOCK_EX)");
             Instant::now()
         });
+        let mut wrote = began;
         let lost = wait_until(DEADLINE, || {
-            holder.ask("os.pwrite(f.fileno(), b'L', 0)") == "EIO"
+            let asked = Instant::now();
+            let answer = holder.ask("os.pwrite(f.fileno(), b'L', 0)");
+            if answer != "EIO" {
+                wrote = asked;
+            }
+            answer == "EIO"
         });
-        let lost_after = began.elapsed();
         assert!(lost, "it goes on");
         let locked = locks.join().expect("it locks");
-        assert!(locked - began > lost_after, "two had the lock");
+        assert!(locked > wrote, "two had the lock");
     });
 }
 
@@ -625,7 +631,7 @@ fn numbers_that_are_used_up_are_told() {
         program.does("f = os.open('log', os.O_WRONLY | os.O_APPEND)");
         let began = Instant::now();
         assert_eq!(program.ask("os.write(f, b'line')"), "EUCLEAN");
-        assert!(began.elapsed() < STALE);
+        assert!(began.elapsed() < 4 * STALE);
     }
     assert!(field.logged().contains("numbers of turns are used up"));
     fs::remove_file(field.path(&last)).expect("remove");

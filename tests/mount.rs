@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use common::{
     ALICE, DEADLINE, Mount, Who, command, daemons, directory, dotlockfs, end_of, finish,
     home_of_a_user, is_mounted, mount_line, python, require_program, require_root, send, shell,
-    wait_until,
+    unmount_at, wait_until,
 };
 
 #[test]
@@ -309,7 +309,8 @@ fn in_the_foreground_umount_ends_it() {
     let source = directory();
     let mountpoint = directory();
     let mut daemon = in_the_foreground(source.path(), mountpoint.path());
-    shell(Who::Root, r#"umount "$1""#, &[mountpoint.path()]);
+    fs::metadata(mountpoint.path()).expect("it answers");
+    unmount_at(mountpoint.path());
     let status = end_of(&mut daemon.0, "the daemon after umount");
     assert_eq!(status.code(), Some(0), "{status}");
 }
@@ -829,7 +830,7 @@ fn paths_may_be_relative() {
     let mountpoint = world.path().join("mountpoint");
     let content = fs::read_to_string(mountpoint.join("file"));
     let source = mount_line(&mountpoint).map(|line| line.source);
-    shell(Who::Root, r#"umount "$1""#, &[&mountpoint]);
+    unmount_at(&mountpoint);
     assert_eq!(content.expect("read"), "content");
     assert_eq!(
         source,

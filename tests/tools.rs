@@ -4,15 +4,16 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::talker::Talker;
-use common::world::World;
+use common::world::{Stopped, World};
 use common::{
-    ALICE, DEADLINE, Finished, Mount, Who, command, daemons, directory, dotlockfs, finish, python,
-    require_root, send, shell, wait_until,
+    ALICE, DEADLINE, Finished, Mount, Who, command, copy_command, daemons, directory, dotlockfs,
+    finish, python, require_root, send, shell, wait_until,
 };
 use serde_json::Value;
 
@@ -245,8 +246,7 @@ fn what_a_user_may_not_see_is_said() {
     let home = directory();
     let program = home.path().join("dotlockfs");
     // The build directory may be closed to that user.
-    fs::copy(dotlockfs(), &program).expect("copy the command");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    copy_command(&program);
     let as_alice = |dir: &Path| finish(command(ALICE, &program).arg("locks").arg(dir));
 
     let finished = as_alice(source.path());
@@ -393,7 +393,12 @@ fn what_crashes_have_left_is_found() {
     let holder = held(&mount.join("log"));
     // A lock that was given back leaves its claim for a while.
     fs::write(mount.join("other"), "").expect("write");
-    shell(Who::Root, r#"echo line >> "$1""#, &[&mount.join("other")]);
+    // As long as somebody has it open it stays.
+    let mut other = fs::File::options()
+        .append(true)
+        .open(mount.join("other"))
+        .expect("open");
+    other.write_all(b"line\n").expect("write");
     let (_, answer) = doctor(source.path());
     let locks = finding(&answer, "locks");
     assert_eq!(locks["level"], "ok", "{locks}");
@@ -406,7 +411,7 @@ fn what_crashes_have_left_is_found() {
     send(mount.daemon(), libc::SIGKILL);
     let killed = wait_until(DEADLINE, || daemons(mount.path()).is_empty());
     assert!(killed, "killed");
-    drop(holder);
+    drop((holder, other));
     for name in ["mbox", "mbox.lock", ".x.stage.12345"] {
         fs::write(at(name), "").expect("write");
     }
@@ -686,6 +691,21 @@ except OSError as error:
     let next = (done.parse::<u64>().expect("a number") + 1).to_string();
     let text = world.text();
     assert!([done, &next].contains(&text.trim_end()), "{done}: {text}");
+}
+
+/// The holder does not answer, and is not known to be dead: it is waited for as long as that takes.
+#[test]
+fn the_lock_of_a_silent_holder_is_broken_by_hand() {
+    let world = World::new("update = \"off\"");
+    let log = world.source.path().join("log");
+    let holder = held(&world.one.join("log"));
+    let stopped = Stopped::new(world.one.daemon());
+    let said = broken_by_hand(&log, &["--yes"]).success();
+    assert!(
+        said.ends_with("the file was fenced: it is a copy of what it was\n"),
+        "{said}"
+    );
+    drop((stopped, holder));
 }
 
 /// Runs `dotlockfs break`.

@@ -128,17 +128,21 @@ impl Breaking<'_> {
             return Ok(ExitCode::FAILURE);
         }
         let not_broken = |error: io::Error| format!("{file}: turn {n} could not be ended: {error}");
+        // The answer may have taken long.
+        turns
+            .prepare_claim(self.dir, None, boottime)
+            .map_err(fail)?;
         let next = turns.take(self.dir, None, n + 1, boottime);
         let Progress::Held(mut turn) = next.map_err(not_broken)? else {
             print("it has ended meanwhile, and somebody else has the lock now\n")?;
             return Ok(ExitCode::SUCCESS);
         };
-        let broken = self
-            .wait_for_end(turns, &turn)
-            .and_then(|()| turns.break_turn(self.dir, None, n))
-            .and_then(|()| turns.inspect(self.dir, n));
-        turn.inherits = match broken {
-            Ok(inherits) => inherits,
+        let broken = self.wait_for_end(turns, &turn).and_then(|sign| {
+            turns.break_turn(self.dir, None, n)?;
+            Ok((sign, turns.inspect(self.dir, n)?))
+        });
+        (turn.sign, turn.inherits) = match broken {
+            Ok(found) => found,
             Err(error) => {
                 turns.give_back(self.dir, &turn, boottime())?;
                 return Err(not_broken(error).into());
@@ -152,9 +156,11 @@ impl Breaking<'_> {
     }
 
     /// Waits until the holder of the turn before ours has ended it, or can do nothing more under it.
-    fn wait_for_end(&self, turns: &mut Turns, turn: &Turn) -> io::Result<()> {
+    /// Gives when we have last shown a sign of life.
+    fn wait_for_end(&self, turns: &mut Turns, turn: &Turn) -> io::Result<Duration> {
+        let mut sign = turn.sign;
         if self.args.now {
-            return Ok(());
+            return Ok(sign);
         }
         let n = turn.n - 1;
         let (taken, longest) = (boottime(), self.rule.stale_after / 2);
@@ -168,17 +174,21 @@ impl Breaking<'_> {
         loop {
             let waited = boottime().saturating_sub(taken);
             if is_dead() || waited >= longest {
-                return Ok(());
+                return Ok(sign);
             }
             if self.dir.identity(&turns.names().done(n))?.is_some() {
-                return Ok(());
+                return Ok(sign);
             }
             if !told && waited >= TELL_AFTER {
                 told = true;
                 let longest = humantime::format_duration(longest);
                 eprintln!("it may live, and has {longest} to see that its turn is over");
             }
-            turns.refresh(self.dir, turn, boottime)?;
+            if boottime().saturating_sub(sign) >= longest {
+                // Somebody may be about to end our own turn.
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            sign = turns.refresh(self.dir, turn, boottime)?;
             std::thread::sleep(PAUSE);
         }
     }

@@ -63,7 +63,7 @@ impl Asked {
         if self.range != Range::WHOLE {
             return Some(Space::Posix);
         }
-        match syscall::of_waiting_thread(tid).number {
+        match syscall::of_sleeping_thread(tid).number {
             Some(libc::SYS_flock) => Some(Space::Flock),
             Some(libc::SYS_fcntl) => Some(Space::Posix),
             _ => None,
@@ -74,7 +74,7 @@ impl Asked {
 /// Whether the thread waits for a traditional fcntl lock, of those that the system looks for
 /// circles in. Where that cannot be seen it is taken to do so if the lock says nothing else.
 fn waits_traditionally(tid: u32, lock: &Lock) -> bool {
-    let call = syscall::of_waiting_thread(tid);
+    let call = syscall::of_sleeping_thread(tid);
     match call.number {
         Some(libc::SYS_fcntl) => call.command == Some(libc::F_SETLKW as u64),
         Some(_) => false,

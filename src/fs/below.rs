@@ -68,6 +68,16 @@ enum Obstacle {
     Elsewhere,
 }
 
+impl Obstacle {
+    /// The owners in the way, as far as they are known.
+    fn owners(&self) -> Vec<u64> {
+        match self {
+            Obstacle::Here(owners) => owners.clone(),
+            Obstacle::Elsewhere => Vec::new(),
+        }
+    }
+}
+
 impl Below {
     /// Takes a lock.
     pub(super) fn lock(
@@ -254,33 +264,45 @@ impl Shared {
     ) -> io::Result<()> {
         let owner = lock.holder.owner;
         let mut pause = FIRST_PAUSE;
-        loop {
+        // It stands all the while: of two who wait for each other it is the later who finds that out.
+        let mut standing = None;
+        let mut suspected = false;
+        let result = loop {
             if wait == Wait::No && !self.may_be_gone(handle, &obstacle) {
-                return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+                break Err(io::Error::from_raw_os_error(libc::EAGAIN));
             }
-            let waits = match obstacle {
-                Obstacle::Here(owners) if wait == Wait::For(true) => {
-                    let mut waits = self.waits.lock();
-                    if waits.would_deadlock(owner, &owners) {
-                        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
-                    }
-                    Some(waits.begin(owner, owners))
+            if wait == Wait::For(true) {
+                let owners = obstacle.owners();
+                let mut waits = self.waits.lock();
+                let in_a_circle = waits.would_deadlock(owner, &owners);
+                if in_a_circle && suspected {
+                    break Err(io::Error::from_raw_os_error(libc::EDEADLK));
                 }
-                _ => None,
-            };
+                suspected = in_a_circle;
+                if in_a_circle {
+                    // The others may not have noticed yet that what they waited for is free.
+                    pause = 2 * LONGEST_PAUSE;
+                } else if let Some(wait) = &standing {
+                    waits.change(wait, owners);
+                } else {
+                    standing = Some(waits.begin(owner, owners));
+                }
+            }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
-            if let Some(wait) = waits {
-                self.waits.lock().end(wait);
-            }
-            match self.attempt(handle, lock)? {
-                None => return Ok(()),
-                Some(another) => obstacle = another,
+            match self.attempt(handle, lock) {
+                Ok(None) => break Ok(()),
+                Ok(Some(another)) => obstacle = another,
+                Err(error) => break Err(error),
             }
             if signals::of_thread(tid) == Signals::Pending {
-                return Err(io::Error::from_raw_os_error(libc::EINTR));
+                break Err(io::Error::from_raw_os_error(libc::EINTR));
             }
+        };
+        if let Some(wait) = standing {
+            self.waits.lock().end(wait);
         }
+        result
     }
 
     /// Forgets what nobody holds any more. A descriptor that goes takes its locks along.

@@ -214,6 +214,15 @@ impl Overlay {
             None if handle.is_writable() && self.is_written_at_once(&handle) => then(Ok(0)),
             None if handle.is_writable() => {
                 let written = write_back(&handle);
+                if let Some(hold) = &*handle.hold.lock() {
+                    // The program goes on from here: its time counts from now, and what it has written
+                    // it knows. (It may be told that the file is closed before we are.)
+                    if handle.private.is_none() && is_written {
+                        self.note_written(&handle, hold);
+                    }
+                    let publishes = handle.private.is_some() && is_written;
+                    hold.set_closing(family::process_of(req.pid()), publishes);
+                }
                 // The lock may have been lost since the last write; close is the last to tell.
                 let ours = match is_written {
                     true => handle.lock_is_ours(),
@@ -263,6 +272,12 @@ impl Overlay {
     fn end_update(self: &Arc<Self>, handle: &Arc<Handle>) {
         let hold = handle.hold.lock().take();
         let written = handle.written.load(Ordering::Acquire);
+        if let Some(hold) = hold
+            .as_ref()
+            .filter(|_| written && handle.private.is_some())
+        {
+            hold.set_publishing();
+        }
         if written
             && hold.is_some()
             && let Err(error) = write_back(handle)
@@ -284,16 +299,23 @@ impl Overlay {
             // While the lock is held: nobody finds it.
             private.discard();
         }
-        if written
-            && let (Some(hold), Some(key)) = (&hold, &handle.key)
-            && let Ok(stat) = sys::fs::statx(&*handle.fd(), c"", libc::AT_STATX_FORCE_SYNC)
-        {
-            let readers = family::readers(hold.pid());
-            self.versions.written(key, &readers, Version::from(stat));
+        if written && let Some(hold) = &hold {
+            self.note_written(handle, hold);
         }
         self.end_locks(handle);
         if let Some(reader) = handle.reader {
             self.reading.closed(reader);
+        }
+    }
+
+    /// Who has written to a file under the lock knows the version that it has become.
+    fn note_written(&self, handle: &Handle, hold: &Hold) {
+        if is_checked(&handle.node)
+            && let Some(key) = &handle.key
+            && let Ok(stat) = sys::fs::statx(&*handle.fd(), c"", libc::AT_STATX_FORCE_SYNC)
+        {
+            let readers = family::readers(hold.pid());
+            self.versions.written(key, &readers, Version::from(stat));
         }
     }
 

@@ -26,6 +26,10 @@ use crate::sys::fs::Stat;
 
 /// How a lock file's name ends.
 pub(super) const LOCK: &[u8] = b".lock";
+/// How often, and how long apart, a name that is in use here is looked up again before there is taken
+/// to be none.
+const MOVED_ASIDE_LOOKS: u32 = 3;
+const MOVED_ASIDE: Duration = Duration::from_millis(4);
 /// How long a program that makes the lock file of a guarded file waits for a turn in which it can.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -220,9 +224,19 @@ impl Overlay {
         let mut stat = if fresh && rule.is_some() && on_nfs() {
             // What another host has committed is seen by the next open, read or stat; and what
             // the client remembers not to exist may have come into being.
-            RealDirectory::new(Arc::clone(&dir))
-                .look(&c_name)?
-                .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?
+            let dir = RealDirectory::new(Arc::clone(&dir));
+            let mut found = dir.look(&c_name)?;
+            // Where another host replaces a file that a program of its has just opened, its client
+            // moves that aside first, and for a moment there is none.
+            for _ in 0..MOVED_ASIDE_LOOKS {
+                let key = || Key::new(parent.file, name.to_owned());
+                if found.is_some() || self.guards.find_with(key).is_none() {
+                    break;
+                }
+                std::thread::sleep(MOVED_ASIDE);
+                found = dir.look(&c_name)?;
+            }
+            found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?
         } else {
             sys::fs::statx(&*dir, &c_name, 0)?
         };

@@ -16,7 +16,7 @@ use super::versions::Version;
 use crate::backing::{Caller, Kind};
 use crate::config::{Replace, Rule};
 use crate::guard::{Guard, GuardedFile, Hold, Job, Waiter, Work, family};
-use crate::lock::{Identity, LockNames};
+use crate::lock::{Identity, LockNames, RealDirectory};
 use crate::sys;
 
 /// Larger files are kept after they were replaced only if they are open here: room is dear.
@@ -78,14 +78,25 @@ impl Move {
         }
         let staged = LockNames::new(&guard.key().name).stage(rand::random());
         guard.may_begin()?;
-        sys::fs::renameat2(&*old_dir, &from.c_name, &*new_dir, &staged, 0)?;
+        // A server that is being restarted may have done what is answered by an error, when it is
+        // asked once more.
+        let is_at = |name: &CStr| {
+            let found = RealDirectory::new(Arc::clone(&new_dir)).look_anew(name);
+            found.ok().flatten().map(Identity::from) == Some(moved)
+        };
+        let renamed = sys::fs::renameat2(&*old_dir, &from.c_name, &*new_dir, &staged, 0);
+        if let Err(error) = renamed
+            && !is_at(&staged)
+        {
+            return Err(error);
+        }
         let replaced = guard
             .may_begin()
             .and_then(|()| sys::fs::renameat2(&*new_dir, &staged, &*new_dir, &to.c_name, 0));
         if let Err(error) = replaced {
             // Unless the answer was lost, it is still there.
             let back = sys::fs::renameat2(&*new_dir, &staged, &*old_dir, &from.c_name, 0);
-            if back.is_ok() || look(&new_dir, &to.c_name).ok() != Some(moved) {
+            if back.is_ok() || !is_at(&to.c_name) {
                 // What is staged under a name of its own may still be put in its place, late.
                 guard.note_failure(&error);
                 return Err(error);

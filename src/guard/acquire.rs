@@ -100,6 +100,7 @@ impl Guard {
             identity: turn.identity,
             sign: turn.sign,
             slow: false,
+            over: false,
         }));
         if self.has_lock_to_make() {
             return Ok(Some(turn));
@@ -186,12 +187,17 @@ impl Guard {
 
     /// Answers the jobs that would not wait, or have waited for too long, for what `holder` has.
     pub(super) fn expire(&self, holder: impl Fn() -> String) {
+        self.expire_at(boottime(), holder);
+    }
+
+    /// The same at a time that was looked at before.
+    pub(super) fn expire_at(&self, now: Duration, holder: impl Fn() -> String) {
         let timeout = self.rule.lock_timeout;
-        let now = boottime();
         let waited = |job: &Job| now.saturating_sub(job.queued);
+        let spared = self.queue.lock().those_that_wait_for_a_close();
         let impatient = |job: &Job| {
             let patience = job.waiter.patience.filter(|_| !job.is_half_done());
-            patience.is_some_and(|limit| waited(job) >= limit)
+            patience.is_some_and(|limit| waited(job) >= limit) && !spared.contains(&job.number)
         };
         for job in self.take_jobs(impatient) {
             job.refuse(libc::EAGAIN);

@@ -14,12 +14,15 @@ use crate::lock::Identity;
 use crate::lock::fence::Fate;
 use crate::sys;
 use crate::sys::fs::Stat;
+use crate::sys::process::boottime;
 
 /// What is written within a page of a file is written whole or not at all: by a kernel that is killed,
 /// and by a server whose disk is full. In bytes, or less than that.
 const PAGE: u64 = 4096;
 /// The pause before half a record is to be taken back once more.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long a server that is being restarted may not know a file.
+const RESTART: Duration = Duration::from_secs(2);
 
 /// One append of a batch.
 pub(super) struct Queued {
@@ -408,16 +411,22 @@ impl Guard {
             (came, is_clean)
         };
         let (mut came, mut is_clean) = write(&target, start);
-        if (came.whole, is_clean) == (0, true)
-            && came.error.as_ref().and_then(io::Error::raw_os_error) == Some(libc::ESTALE)
-            && named.is_some()
-            && let Ok(another) = batch[0].of.file.file.reopen(self)
-            && let Ok(stat) = sys::fs::statx(&*another.fd, c"", libc::AT_STATX_FORCE_SYNC)
-            && permit.may_begin().is_ok()
-        {
-            // The file was removed, and another has got its inode number.
-            (target, start) = (another, stat.size);
-            (came, is_clean) = write(&target, start);
+        if (came.whole, is_clean) == (0, true) && came.error.as_ref().is_some_and(is_stale) {
+            if !is_gone(&target) {
+                // A server that is just being restarted says so of all files, and may have done the
+                // write before.
+                if cut_off(&target, start).is_ok() && permit.may_begin().is_ok() {
+                    (came, is_clean) = write(&target, start);
+                }
+            } else if named.is_some()
+                && let Ok(another) = batch[0].of.file.file.reopen(self)
+                && let Ok(stat) = sys::fs::statx(&*another.fd, c"", libc::AT_STATX_FORCE_SYNC)
+                && permit.may_begin().is_ok()
+            {
+                // The file was removed, and another has got its inode number.
+                (target, start) = (another, stat.size);
+                (came, is_clean) = write(&target, start);
+            }
         }
         if !is_clean {
             // What is whole goes with the rest.
@@ -470,8 +479,14 @@ impl Guard {
         permit: &dyn Permit,
     ) -> bool {
         let end = start + keep as u64;
-        let Err(first) = cut_off(target, end) else {
-            return true;
+        let first = match cut_off(target, end) {
+            Ok(()) => return true,
+            // The file is gone, with all that is in it; its inode number may be another's by now.
+            Err(_) if self.stays_gone(target, permit) => return true,
+            Err(error) => match cut_off(target, end) {
+                Ok(()) => return true,
+                Err(_) => error,
+            },
         };
         log::error!(
             "{}: could not take back half a record behind offset {end}: {first}",
@@ -492,6 +507,22 @@ impl Guard {
             }
         }
         false
+    }
+
+    /// Whether the server does not know the file, and that not only because it is being restarted:
+    /// then it does not know the directory either, for a moment.
+    fn stays_gone(&self, target: &Target, permit: &dyn Permit) -> bool {
+        let until = boottime() + RESTART;
+        loop {
+            if !is_gone(target) {
+                return false;
+            }
+            let may_wait = permit.turn() != 0 && permit.may_begin().is_ok();
+            if !self.dir.is_stale() || !may_wait || boottime() >= until {
+                return true;
+            }
+            std::thread::sleep(AGAIN);
+        }
     }
 
     /// What was written is whole: readers on this mount may see it.
@@ -576,10 +607,18 @@ fn write_at(target: &Target, batch: &[Queued], offset: u64, kind: Kind) -> Came 
 fn cut_off(target: &Target, end: u64) -> io::Result<()> {
     match sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC) {
         Ok(stat) if stat.size <= end => Ok(()),
-        // The file is gone, with all that is in it; its inode number may be another's by now.
-        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(()),
         _ => sys::fs::ftruncate(&*target.fd, end),
     }
+}
+
+/// Whether the server does not know the file.
+fn is_gone(target: &Target) -> bool {
+    let stat = sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC);
+    stat.is_err_and(|error| is_stale(&error))
+}
+
+fn is_stale(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESTALE)
 }
 
 /// Makes what was written durable, where the write itself did not.

@@ -90,6 +90,11 @@ impl Hold {
         *self.entry.closing.lock() = Some((boottime() + patience, publishes));
     }
 
+    /// That was the last close, and an update is being put in its place until the hold is gone.
+    pub fn set_publishing(&self) {
+        *self.entry.closing.lock() = Some((Duration::MAX, true));
+    }
+
     /// The program goes on writing.
     pub fn set_not_closing(&self) {
         *self.entry.closing.lock() = None;
@@ -175,6 +180,18 @@ impl Queue {
             }
             Work::MakeLock(_) | Work::Look(_) => None,
         }
+    }
+
+    /// The numbers of the jobs that ask for a lock which another has that may be gone already.
+    pub(super) fn those_that_wait_for_a_close(&self) -> Vec<u64> {
+        let waits_for_a_close = |job: &&Job| match &job.work {
+            Work::Lock(request) => self
+                .conflicts(&request.lock)
+                .any(|lock| self.closing.includes(lock.holder.owner)),
+            _ => false,
+        };
+        let jobs = self.jobs.iter().filter(waits_for_a_close);
+        jobs.map(|job| job.number).collect()
     }
 
     /// Who has the file locked for longer, and does not belong with the process.

@@ -59,7 +59,12 @@ impl Permit for UnderTurn<'_> {
     }
 
     fn may_begin(&self) -> io::Result<()> {
-        self.guard.is_prompt()
+        // What programs hold they keep as long as nobody has broken it. The target was looked up
+        // before that is asked, so it is the file that a breaker would fence.
+        match self.guard.is_held() && !self.guard.is_over() {
+            true => self.guard.still_ours(),
+            false => self.guard.is_prompt(),
+        }
     }
 
     fn begins(&self, ino: u64, start: u64, end: Option<u64>, kind: Kind) -> io::Result<()> {
@@ -86,7 +91,7 @@ impl Permit for UnderTurn<'_> {
         };
         *noted = Some(if written.is_ok() { write } else { doubtful });
         if written.as_ref().is_err_and(is_gone) {
-            guard.set_slow();
+            guard.set_over();
         }
         written?;
         if end.is_none() && kind == Kind::Nfs {

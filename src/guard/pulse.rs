@@ -31,6 +31,8 @@ pub(super) struct Pulse {
     /// It has been slow at some time. A sign of life after that undoes nothing: a breaker may have
     /// made up its mind before.
     pub slow: bool,
+    /// It is not ours any more, or its claim is gone, which comes to the same.
+    pub over: bool,
 }
 
 impl Guard {
@@ -55,11 +57,16 @@ impl Guard {
         Ok(())
     }
 
-    /// No update begins under this turn any more.
-    pub(super) fn set_slow(&self) {
+    /// No update begins under this turn any more, and what programs hold is lost.
+    pub(super) fn set_over(&self) {
         if let Some(pulse) = &mut *self.pulse.lock() {
-            pulse.slow = true;
+            (pulse.slow, pulse.over) = (true, true);
         }
+    }
+
+    /// Whether that is so.
+    pub(super) fn is_over(&self) -> bool {
+        self.pulse.lock().as_ref().is_none_or(|pulse| pulse.over)
     }
 
     /// Shows a sign of life, where that is due, in the middle of work that takes long. A failure
@@ -85,7 +92,7 @@ impl Guard {
                     pulse.sign = pulse.sign.max(sign);
                 }
             }
-            Ok(false) => self.set_slow(),
+            Ok(false) => self.set_over(),
             Err(error) => log::warn!("{}: could not refresh the lock: {error}", self.label),
         }
     }

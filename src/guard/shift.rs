@@ -179,25 +179,19 @@ impl Guard {
                 // What programs hold they hold until it is known to be lost.
                 std::thread::sleep(WHILE_HELD);
             }
-            if self.is_slow()
-                && !self.is_held()
-                && let Some(call) = unfinished.take()
-            {
-                // The next piece cannot be written under this turn, and what of the call was must
-                // not stay without it.
-                self.settle(turns, caller, turn);
-                self.rescue(call, turn.n);
-                turn.inherits = true;
-                return self.lose(turn.n);
-            }
-            if self.is_slow() {
-                // Nothing begins under it any more; but what programs hold they keep, as long as
-                // nobody has broken it: what they write goes to a file that would be fenced.
-                let lost = self.still_ours().is_err();
-                if lost || !self.is_held() {
-                    self.lose(turn.n);
-                    return self.settle(turns, caller, turn);
+            // Nothing begins under a slow turn any more; but what programs hold they keep, as long as
+            // nobody has broken it: what they write goes to a file that would be fenced.
+            if self.is_slow() && (!self.is_held() || self.is_over() || self.still_ours().is_err()) {
+                if let Some(call) = unfinished.take() {
+                    // The next piece cannot be written under this turn, and what of the call was
+                    // must not stay without it.
+                    self.settle(turns, caller, turn);
+                    self.rescue(call, turn.n);
+                    turn.inherits = true;
+                    return self.lose(turn.n);
                 }
+                self.lose(turn.n);
+                return self.settle(turns, caller, turn);
             }
             let long = if contended { QUANTUM } else { LONGEST_TURN };
             let tired = contended && boottime().saturating_sub(turn.taken) >= long;
@@ -665,7 +659,9 @@ impl Guard {
         for job in self.take_jobs(is_late) {
             job.refuse(error.raw_os_error().unwrap_or(libc::EIO));
         }
-        self.expire(|| "nobody, but what it is made of is missing".to_owned());
+        self.expire_at(now, || {
+            "nobody, but what it is made of is missing".to_owned()
+        });
         std::thread::sleep(FIRST_PAUSE);
     }
 

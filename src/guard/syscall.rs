@@ -10,6 +10,8 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::sys::process::boottime;
+
 /// The call that a thread is in, as far as it can be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Call {
@@ -38,18 +40,30 @@ pub fn of_thread(tid: u32) -> Call {
     fs::read_to_string(format!("/proc/{tid}/syscall")).map_or(Call::default(), |line| parse(&line))
 }
 
-/// Looks at a thread that is waiting for us, or about to: its request may be here before it has
-/// gone to sleep.
+/// Looks at a thread that may be waiting for us, or about to: its request may be here before it has
+/// gone to sleep. (One that writes asynchronously goes on.)
 pub fn of_waiting_thread(tid: u32) -> Call {
-    let mut call = of_thread(tid);
-    for _ in 0..40 {
-        if !call.running {
-            break;
+    once_asleep(tid, Duration::from_millis(4))
+}
+
+/// Looks at a thread that can do nothing but wait for us: on a busy machine it may take a while until
+/// it gets to that.
+pub fn of_sleeping_thread(tid: u32) -> Call {
+    once_asleep(tid, Duration::from_secs(1))
+}
+
+/// Looks at a thread when it is seen to sleep, or has not been for so long.
+fn once_asleep(tid: u32, patience: Duration) -> Call {
+    let until = boottime() + patience;
+    let mut pause = Duration::from_micros(50);
+    loop {
+        let call = of_thread(tid);
+        if !call.running || boottime() >= until {
+            return call;
         }
-        std::thread::sleep(Duration::from_micros(50));
-        call = of_thread(tid);
+        std::thread::sleep(pause);
+        pause = (pause * 5 / 4).min(Duration::from_millis(5));
     }
-    call
 }
 
 /// Whether the thread is seen to be in another call than `number` by now, or in none, or is gone.

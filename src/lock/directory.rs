@@ -368,7 +368,7 @@ impl Directory for RealDirectory {
         let mut listing = self.listing.lock();
         let known = listing
             .take()
-            .filter(|known| known.seen() <= now && now.saturating_sub(known.seen()) < max_age);
+            .filter(|known| known.seen() > now || now.saturating_sub(known.seen()) < max_age);
         let known = match known {
             Some(known) => known,
             None => self.list_with_witness(names, claim, now)?,

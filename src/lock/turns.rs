@@ -48,6 +48,8 @@ pub struct Turns {
     began: bool,
     /// When the last listing began that showed which turn is the newest.
     listed: Duration,
+    /// The last listing took so long that it says nothing.
+    listed_slowly: bool,
     /// A turn that an unanswered `link` may have taken, and the last sign of life before that.
     unresolved: Option<(u64, Duration)>,
     /// Whose claim holds a turn, and whose has ended one: for a number that never changes.
@@ -170,6 +172,7 @@ impl Turns {
             known: None,
             began: false,
             listed: Duration::ZERO,
+            listed_slowly: false,
             unresolved: None,
             holder: None,
             ender: None,
@@ -192,6 +195,23 @@ impl Turns {
     /// Those of the directory; no turn is held then (one that was perhaps taken is found by the
     /// next attempt, since its inode says that it is ours).
     pub fn attempt(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        now: impl Fn() -> Duration,
+    ) -> io::Result<Progress> {
+        self.listed_slowly = false;
+        match self.attempt_once(dir, actor, now) {
+            // This host slept, or was cut off, while it looked: nothing is known, and nothing wrong.
+            Err(_) if self.listed_slowly => {
+                self.known = None;
+                Ok(Progress::Again)
+            }
+            other => other,
+        }
+    }
+
+    fn attempt_once(
         &mut self,
         dir: &impl Directory,
         actor: Actor,
@@ -365,6 +385,7 @@ impl Turns {
         if time.saturating_sub(seen) > SLOWEST_LISTING {
             // Names may have come and gone behind its back.
             log::warn!("listing a directory took too long to take a lock in it");
+            self.listed_slowly = true;
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }
         let newest = newest_of(&steps);
@@ -504,6 +525,22 @@ impl Turns {
         (n, sign): (u64, Duration),
         now: impl Fn() -> Duration,
     ) -> io::Result<Progress> {
+        let result = self.confirm_once(dir, actor, (n, sign), now);
+        if result.is_err() {
+            // The next attempt finds by the inode that it is ours.
+            self.known = None;
+            self.unresolved = Some((n, sign));
+        }
+        result
+    }
+
+    fn confirm_once(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        (n, sign): (u64, Duration),
+        now: impl Fn() -> Duration,
+    ) -> io::Result<Progress> {
         let newest = self.discover(dir, actor, &now, Duration::ZERO)?;
         // A second look, in another way.
         if newest == Newest::Taken(n) && dir.identity(&self.names.done(n))?.is_none() {
@@ -512,6 +549,7 @@ impl Turns {
         let turn = self.held(actor, n, now())?;
         self.give_back(dir, &turn, now())?;
         self.known = None;
+        self.unresolved = None;
         Ok(Progress::Again)
     }
 

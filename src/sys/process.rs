@@ -69,7 +69,7 @@ pub fn bound_free_memory(free_at_end: i32, own_mapping: i32) {
 }
 
 /// For how many milliseconds [`fork`] waits for threads to be gone that have ended.
-const JOINED_LOOKS: u32 = 1000;
+const JOINED_LOOKS: u32 = 10_000;
 
 /// Which side of a [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

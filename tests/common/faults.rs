@@ -105,6 +105,13 @@ impl Faults {
 
     fn detach(&mut self) {
         send(self.strace.id(), libc::SIGTERM);
+        // Where the daemon is killed, strace may wait for it for ever, and it for strace.
+        let ended = wait_until(Duration::from_secs(5), || {
+            !matches!(self.strace.try_wait(), Ok(None))
+        });
+        if !ended {
+            let _ = self.strace.kill();
+        }
         let _ = self.strace.wait();
     }
 }

@@ -243,13 +243,23 @@ pub fn home_of_a_user() -> TempDir {
     let home = directory();
     let path = |name: &str| home.path().join(name);
     // The build directory may be closed to that user.
-    fs::copy(dotlockfs(), path("dotlockfs")).expect("copy the command");
-    set_mode(&path("dotlockfs"), 0o755).expect("chmod");
+    copy_command(&path("dotlockfs"));
     for name in ["source", "mountpoint"] {
         fs::create_dir(path(name)).expect("mkdir");
         chown(path(name), Some(1000), Some(1000)).expect("chown");
     }
     home
+}
+
+/// Puts a copy of the command somewhere, for everybody. By another process: a child that another
+/// thread starts just then would have it open for writing for a moment, and it could not be run.
+#[track_caller]
+pub fn copy_command(to: &Path) {
+    shell(
+        Who::Root,
+        r#"cp "$1" "$2"; chmod 755 "$2""#,
+        &[&dotlockfs(), to],
+    );
 }
 
 /// Whether something can be read from a pipe within a while.
@@ -384,10 +394,25 @@ impl Mount {
     /// The same; the place can be used again.
     #[track_caller]
     pub fn end(&self) {
-        shell(Who::Root, r#"umount "$1""#, &[&self.mountpoint]);
+        unmount_at(&self.mountpoint);
         let ended = wait_until(DEADLINE, || daemons(&self.mountpoint).is_empty());
         assert!(ended, "the daemon goes on after umount");
     }
+}
+
+/// Unmounts. What has it open goes a moment after it is seen to have ended: the descriptors of a
+/// program with its last thread.
+#[track_caller]
+pub fn unmount_at(path: &Path) {
+    let unmounted = || {
+        let mut umount = command(Who::Root, "umount");
+        finish(umount.arg(path)).status.success()
+    };
+    assert!(
+        wait_until(DEADLINE, unmounted),
+        "{} is busy",
+        path.display()
+    );
 }
 
 impl Drop for Mount {
@@ -400,7 +425,7 @@ impl Drop for Mount {
                 .stderr(Stdio::null())
                 .status();
         };
-        let clean = wait_until(Duration::from_secs(10), || {
+        let clean = wait_until(DEADLINE, || {
             if is_mounted(&self.mountpoint) {
                 umount("--no-canonicalize");
             }
@@ -409,9 +434,7 @@ impl Drop for Mount {
         if !clean {
             umount("--lazy");
         }
-        let ended = wait_until(Duration::from_secs(10), || {
-            daemons(&self.mountpoint).is_empty()
-        });
+        let ended = wait_until(DEADLINE, || daemons(&self.mountpoint).is_empty());
         for pid in daemons(&self.mountpoint) {
             send(pid, libc::SIGKILL);
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Who, command, is_readable_within};
+use super::{DEADLINE, Who, command, is_readable_within};
 
 /// A Python program with which the test talks line by line.
 #[derive(Debug)]
@@ -60,9 +60,15 @@ impl Talker {
     /// Reads the next line, with its end; empty where the program has ended.
     #[track_caller]
     pub fn line(&mut self) -> String {
+        assert!(self.has_said(DEADLINE), "it says nothing");
         let mut line = String::new();
         self.output.read_line(&mut line).expect("it talks");
         line
+    }
+
+    /// Whether there is something to read within a while.
+    fn has_said(&self, time: Duration) -> bool {
+        !self.output.buffer().is_empty() || is_readable_within(self.output.get_ref(), time)
     }
 }
 
@@ -71,7 +77,7 @@ impl Talker {
     pub fn hears_within(&mut self, time: Duration, expected: &str) -> bool {
         let deadline = Instant::now() + time;
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            if !is_readable_within(self.output.get_ref(), left) {
+            if !self.has_said(left) {
                 return false;
             }
             let mut line = String::new();

@@ -70,10 +70,26 @@ impl World {
 
     /// Stops the daemon of the first mount for so long that its lock can be broken.
     pub fn stop_one(&self, during: impl FnOnce()) {
-        let daemon = self.one.daemon();
-        send(daemon, libc::SIGSTOP);
+        let _stopped = Stopped::new(self.one.daemon());
         during();
-        send(daemon, libc::SIGCONT);
+    }
+}
+
+/// A daemon that is stopped until this is dropped.
+#[must_use]
+pub struct Stopped(u32);
+
+impl Stopped {
+    /// Stops it.
+    pub fn new(daemon: u32) -> Stopped {
+        send(daemon, libc::SIGSTOP);
+        Stopped(daemon)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        send(self.0, libc::SIGCONT);
     }
 }
 

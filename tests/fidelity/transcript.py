@@ -13,7 +13,7 @@ import traceback
 CASES = []
 TOP = []
 LIBC = ctypes.CDLL(None, use_errno=True)
-CASE_SECONDS = 60
+CASE_SECONDS = 300
 STUCK_CASES_ALLOWED = 3
 
 TYPES = {

@@ -18,9 +18,10 @@ LOCKS = True
 # How long anything may take before a case is given up, in seconds.
 DEADLINE = 20
 
-# A call that has not answered for this long, in seconds, is said to block. Nothing depends on it
-# being long enough: a call that is let in later, but before it may be, is found by its time.
-GRACE = 0.02
+# A call that has not answered for this long, in seconds, is said to block. Of two calls that would
+# wait for each other it also tells which is the later. Nothing else depends on it being long
+# enough: a call that is let in later, but before it may be, is found by its time.
+GRACE = 0.1
 
 OPEN = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR, "path": os.O_PATH}
 

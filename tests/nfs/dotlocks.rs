@@ -33,6 +33,8 @@ on_both_versions! {
     /// While the lock file stands, appends wait; when it is gone, they go through.
     fn a_foreign_lock_file_is_waited_for(lab: &Lab) {
         let directory = lab.directory();
+        // Longer than all of this takes.
+        directory.rules(lab, "[[guard]]\nfiles = ['**']\nlock_timeout = '5min'");
         let _view = lab.view(&directory, &BOTH);
         lock(lab, &directory);
         let mut writers = Writers::two_on_each(lab, &BOTH, Program::Held, &log(), 20);

@@ -154,7 +154,8 @@ on_both_versions! {
         let filler = Filler::of(lab);
         world.wait_until_all_fail(&BOTH);
         drop(filler);
-        world.ends_well(lab, &BOTH, &[libc::ENOSPC]);
+        // Who is slow gets EIO. A turn whose end finds no room is waited for.
+        world.ends_well(lab, &BOTH, &[libc::ENOSPC, libc::EIO, libc::EAGAIN]);
     }
 
     /// A record does not fit on the disk, but its beginning does, in the file's last block; and the
@@ -175,7 +176,8 @@ on_both_versions! {
              -p $(pgrep -x dotlockfs)",
         );
         lab.cluster.run_ok("host1", "
-            until grep -q '^TracerPid:.*[1-9]' /proc/$(pgrep -x dotlockfs)/status; do
+            until tasks=(/proc/$(pgrep -x dotlockfs)/task/*/status) &&
+                ! grep -qP '^TracerPid:\t0$' \"${tasks[@]}\"; do
                 sleep 0.05
             done
         ");
@@ -184,7 +186,7 @@ on_both_versions! {
         lab.cluster.run_ok("host1", &format!("
             pkill -KILL -x dotlockfs
             umount -l {VIEW}
-            pkill -KILL -x strace
+            pkill -KILL -x strace || true
         "));
         strace.wait();
         assert_ne!(one.answer(), "ok");
@@ -208,7 +210,8 @@ on_both_versions! {
         export("ro");
         world.wait_until_all_fail(&BOTH);
         export("rw");
-        world.ends_well(lab, &BOTH, &[libc::EROFS, libc::EAGAIN]);
+        // Who is slow gets EIO; and an NFSv3 client answers EACCES to an open for writing.
+        world.ends_well(lab, &BOTH, &[libc::EROFS, libc::EAGAIN, libc::EIO, libc::EACCES]);
     }
 
     /// On a `soft` mount calls fail when the network is away for long enough; some of them are done
@@ -228,7 +231,7 @@ on_both_versions! {
     fn a_server_that_restarts(lab: &Lab) {
         let world = World::new(lab);
         lab.cluster.restart_nfsd();
-        let errors = [libc::EIO, libc::ETIMEDOUT, libc::EAGAIN];
+        let errors = [libc::EIO, libc::ETIMEDOUT, libc::EAGAIN, libc::ESTALE, libc::ENOENT];
         world.ends_well(lab, &[], &errors);
     }
 
@@ -253,7 +256,8 @@ on_both_versions! {
         one.does("os.write(f, b'one\\n'); os.write(other, b'one\\n')");
         assert_eq!(server("cat d/log"), "two\none\n");
 
-        server("rm -r d");
+        // The names of old turns go by themselves, perhaps just then.
+        server("rm -rf d || rm -rf d");
         let answer = one.ask("os.write(f, b'lost with the file\\n')");
         assert!(["ESTALE", "ENOENT", "ok"].contains(&answer.as_str()), "{answer}");
         server("mkdir -m 777 d && touch d/log");

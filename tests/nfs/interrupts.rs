@@ -9,7 +9,7 @@ use crate::on_both_versions;
 use crate::writers::{Expected, Found};
 
 /// Half a second is promised; the machines of the cluster are slow.
-const LIMIT_MS: u64 = 2000;
+const LIMIT_MS: u64 = 10_000;
 
 on_both_versions! {
     /// A signal that is about something else leaves the append alone: on NFS, as on any disk,

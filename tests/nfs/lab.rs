@@ -230,7 +230,7 @@ impl Lab {
 
     /// Waits until a script on the server prints what is wanted.
     pub fn wait_for(&self, what: &str, script: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             let said = self.server(script);
             if wanted(&said) {
@@ -238,7 +238,7 @@ impl Lab {
             }
             assert!(
                 Instant::now() < deadline,
-                "not within 30 s: {what}; `{script}` says:\n{said}"
+                "not within 90 s: {what}; `{script}` says:\n{said}"
             );
             thread::sleep(Duration::from_millis(100));
         }
@@ -292,7 +292,7 @@ impl Drop for View<'_> {
             self.hosts,
             &format!(
                 "if mountpoint -q {VIEW}; then umount {VIEW} || exit; fi
-                for ((i = 0; i < 100; i++)); do
+                for ((i = 0; i < 400; i++)); do
                     pgrep -x dotlockfs >/dev/null || exit 0
                     sleep 0.1
                 done

@@ -35,9 +35,11 @@ on_both_versions! {
 
     /// No lock at all, and a rule that takes one from the opening to the renaming.
     fn no_lock_but_held_from_the_opening(lab: &Lab) {
-        let all = replace(lab, "JSON, no lock, replace = \"hold\"", "nothing", "replace = 'hold'");
-        all.assert_all();
-        all.assert_none_refused();
+        let most = replace(lab, "JSON, no lock, replace = \"hold\"", "nothing", "replace = 'hold'");
+        most.assert_nothing_lost();
+        assert_eq!(most.done + most.refused, most.total, "{most}");
+        // Who has closed the file, and does not go on within a second, loses the lock.
+        assert!(most.refused * 20 <= most.total, "{most}");
         let title = "JSON, the same, open until replaced";
         let all = replace(lab, title, "nothing-open", "replace = 'hold'");
         all.assert_all();

@@ -8,7 +8,7 @@ use crate::cluster::{Job, Output};
 use crate::lab::Lab;
 
 /// No program takes longer, unless something is wrong.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(420);
 
 /// Programs that are about to begin, or at work. Each says that it is ready by a file in the
 /// barrier, and waits there for a file `go` (`start_together` in `programs/common.*`).

@@ -146,7 +146,7 @@ impl<'a> Updaters<'a> {
     pub fn add_until_stopped(&mut self, host: &str, name: &str, task: &Task, directory: &str) {
         let writer = format!("{host}.{name}");
         let line = task.line(directory, &writer, usize::MAX >> 1);
-        let script = format!("export UNTIL_STOPPED=1\nexec {line}");
+        let script = format!("export UNTIL_STOPPED=1 TIME_LIMIT=400\nexec {line}");
         self.team.add(host, 0, &script);
         self.writers.push(writer);
     }

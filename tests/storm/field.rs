@@ -67,7 +67,7 @@ const PROGRAMS: [(&str, &str); 4] = [
 ];
 
 /// How long whatever is done to a machine may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A directory on the NFS, with the writers of one round at work on it.
 pub struct Field<'a> {
@@ -167,7 +167,7 @@ impl<'a> Field<'a> {
             host,
             &format!(
                 "umount {VIEW} || exit
-                for ((i = 0; i < 200; i++)); do
+                for ((i = 0; i < 400; i++)); do
                     [[ -e /proc/$(</run/daemon) ]] || exit 0
                     sleep 0.1
                 done

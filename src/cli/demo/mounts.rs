@@ -16,7 +16,7 @@ use crate::cli::mount_table;
 /// How long a mount may take to answer.
 const MOUNT_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a mount may stay busy before it is detached, and its daemon take to end after that.
-const UNMOUNT_DEADLINE: Duration = Duration::from_secs(5);
+const UNMOUNT_DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Fails with the missing condition, if this machine or user cannot mount at all.
