@@ -17,7 +17,7 @@ pub(super) trait Permit {
     /// The target is known: may the update begin?
     ///
     /// # Errors
-    /// Where the turn is slow.
+    /// Where the turn is slow, and no program holds it; where it was lost, or that cannot be told.
     fn may_begin(&self) -> io::Result<()>;
 
     /// A write begins at `start` of the file with inode number `ino`, of which a part might be left:

@@ -3,8 +3,8 @@
 //! Nobody breaks a turn before its claim has shown no sign of life for `stale_after`. So what is
 //! answered within half of that after the last sign was done while the turn was ours, and costs no
 //! further call. Later (the host was paused, the network cut, the server slow) the turn is *slow*:
-//! an answer waits for a fresh look whether the turn is still the newest, and no further update begins under
-//! it, since a breaker's link may be on its way.
+//! an answer waits for a fresh look whether the turn is still the newest, and so does an append by
+//! programs that hold it; no other update begins under it, since a breaker's link may be on its way.
 
 use std::ffi::CString;
 use std::io;

@@ -179,8 +179,8 @@ impl Guard {
                 // What programs hold they hold until it is known to be lost.
                 std::thread::sleep(WHILE_HELD);
             }
-            // Nothing begins under a slow turn any more; but what programs hold they keep, as long as
-            // nobody has broken it: what they write goes to a file that would be fenced.
+            // Nothing begins under a slow turn that nobody holds. What programs hold they keep, as long
+            // as nobody has broken it: what they write goes to a file that would be fenced.
             if self.is_slow() && (!self.is_held() || self.is_over() || self.still_ours().is_err()) {
                 if let Some(call) = unfinished.take() {
                     // The next piece cannot be written under this turn, and what of the call was
