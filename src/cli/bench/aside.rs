@@ -7,7 +7,7 @@ use super::daemon;
 use super::figures::{Idle, Memory};
 use super::job::{FILES_IN_DIRECTORY, Job, Style};
 use super::measures::{Ack, Kind};
-use super::place::Place;
+use super::place::{Place, Subject};
 use super::rounds::Bench;
 use crate::cli::stage::interrupt::Failure;
 
@@ -15,8 +15,10 @@ use crate::cli::stage::interrupt::Failure;
 const TREE: &str = "inodes";
 /// How long nothing is asked of a daemon that should sleep.
 const QUIET: Duration = Duration::from_secs(2);
-/// By when it must have put everything away: names of old turns are removed after 5 seconds, and
-/// threads end after 10 without work.
+/// How long after an append a daemon may have something to put away: names of old turns are removed
+/// after 5 seconds, and threads end after 10 without work.
+const SETTLES: Duration = Duration::from_secs(12);
+/// By when it must have come to rest, on a machine that is busy otherwise.
 const SETTLED: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -70,15 +72,7 @@ impl Bench<'_> {
     /// # Errors
     /// A signal, or a sentence.
     pub fn idle(&self, number: usize, place: &Place) -> Result<Option<Idle>, Failure> {
-        let ours = |subject: &&_| {
-            matches!(
-                subject,
-                super::place::Subject {
-                    kind: Kind::Dotlockfs,
-                    ..
-                }
-            )
-        };
+        let ours = |subject: &&Subject| subject.kind == Kind::Dotlockfs;
         let Some(subject) = place.subjects.iter().find(ours) else {
             return Ok(None);
         };
@@ -94,12 +88,17 @@ impl Bench<'_> {
             time: Duration::ZERO,
         }])?;
         let appended = Instant::now();
-        loop {
-            let (before, began) = (daemon::sleeps(pid), appended.elapsed());
-            while appended.elapsed() < began + QUIET {
+        let wait_for = |end: Duration| {
+            while appended.elapsed() < end {
                 self.interrupts.check()?;
                 thread::sleep(POLL);
             }
+            Ok(())
+        };
+        wait_for(SETTLES)?;
+        loop {
+            let (before, began) = (daemon::sleeps(pid), appended.elapsed());
+            wait_for(began + QUIET)?;
             let woken = daemon::woken(&before, &daemon::sleeps(pid));
             if woken == 0 || began > SETTLED {
                 return Ok(Some(Idle {

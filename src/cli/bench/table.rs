@@ -134,7 +134,7 @@ fn line(name: &str, [plain, ours, bindfs, to_plain, to_bindfs]: [String; 5]) -> 
     } else {
         format!("  {name}")
     };
-    let line = format!("{name:<18}{plain:>8}{ours:>10}{bindfs:>8}{to_plain:>18}{to_bindfs:>18}");
+    let line = format!("{name:<18}{plain:>7}{ours:>10}{bindfs:>7}{to_plain:>19}{to_bindfs:>19}");
     format!("{}\n", line.trim_end())
 }
 
@@ -220,9 +220,12 @@ fn records(report: &Report) -> String {
     text
 }
 
-/// A figure of three digits or more, in 8 columns.
+/// A figure of three digits, in 6 columns; thousands are k.
 pub fn short(value: f64) -> String {
     match value {
+        value if value >= 999_500.0 => format!("{:.2}M", value / 1e6),
+        value if value >= 99_950.0 => format!("{:.0}k", value / 1e3),
+        value if value >= 9_999.5 => format!("{:.1}k", value / 1e3),
         value if value >= 99.95 => format!("{value:.0}"),
         value if value >= 9.995 => format!("{value:.1}"),
         value => format!("{value:.2}"),
@@ -248,11 +251,13 @@ mod tests {
 
     #[test]
     fn figures_have_as_many_digits_as_they_need() {
-        let shown = [0.034, 1.0, 9.994, 9.996, 99.94, 99.96, 1e7].map(short);
-        assert_eq!(
-            shown,
-            ["0.03", "1.00", "9.99", "10.0", "99.9", "100", "10000000"]
-        );
+        let figures = [
+            0.034, 1.0, 9.994, 9.996, 99.96, 9999.0, 12_345.0, 123_456.0, 1e7,
+        ];
+        let expected = [
+            "0.03", "1.00", "9.99", "10.0", "100", "9999", "12.3k", "123k", "10.00M",
+        ];
+        assert_eq!(figures.map(short), expected);
     }
 
     #[test]
@@ -260,7 +265,7 @@ mod tests {
         let widest = ratio(Spread {
             median: 0.0123,
             least: 0.0111,
-            most: 1e4,
+            most: 12_345.0,
         });
         let line = line(
             "8 writers, held",
