@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::Report;
-use super::table::short;
+use super::table::times;
 use crate::cli::stage::interrupt::Failure;
 
 const WIDTH: u32 = 760;
@@ -109,9 +109,9 @@ pub fn svg(report: &Report) -> String {
         }
         if (row.place, row.heading.as_str()) != before {
             before = (row.place, &row.heading);
-            y += 8;
+            y += 18;
             text(&mut body, "heading", 16.0, y, "start", &row.heading);
-            y += 12;
+            y += 6;
         }
         text(&mut body, "name", 28.0, y + 14, "start", &row.name);
         for (class, spread, top) in [
@@ -136,8 +136,8 @@ pub fn svg(report: &Report) -> String {
     let title = format!("dotlockfs {}: times as fast as", host.version);
     text(&mut svg, "heading", 16.0, 26, "start", &title);
     for (class, name, x) in [
-        ("plain", "the plain directory", LEFT),
-        ("bindfs", "bindfs", LEFT + 150.0),
+        ("plain", "the plain directory", LEFT + 40.0),
+        ("bindfs", "bindfs", LEFT + 190.0),
     ] {
         let _ = writeln!(
             svg,
@@ -190,7 +190,7 @@ fn bar(svg: &mut String, class: &str, ratio: f64, top: u32) {
     } else {
         (end + 4.0, "start")
     };
-    text(svg, "small", x, top + BAR, anchor, &short(ratio));
+    text(svg, "small", x, top + BAR, anchor, &times(ratio));
 }
 
 fn text(svg: &mut String, class: &str, x: f64, y: u32, anchor: &str, words: &str) {

@@ -232,16 +232,20 @@ pub fn short(value: f64) -> String {
     }
 }
 
+/// A ratio.
+pub fn times(ratio: f64) -> String {
+    match ratio {
+        ratio if ratio < 0.0995 => format!("{ratio:.3}"),
+        ratio => short(ratio),
+    }
+}
+
 fn ratio(spread: Spread) -> String {
-    let shown = |value: f64| match value {
-        value if value < 0.0995 => format!("{value:.3}"),
-        value => short(value),
-    };
     format!(
         "{} {}..{}",
-        shown(spread.median),
-        shown(spread.least),
-        shown(spread.most)
+        times(spread.median),
+        times(spread.least),
+        times(spread.most)
     )
 }
 
