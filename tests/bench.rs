@@ -356,11 +356,12 @@ fn what_does_not_work_is_said_in_one_line() {
     chown(&closed, Some(0), Some(0)).expect("chown");
     let closed_to_her = finish(user.arg(&closed));
     assert_one_line(&closed_to_her, closed.to_str().expect("text"));
-    // setpriv is looked for by our own search path.
-    let mut user = Command::new("setpriv");
-    user.args(["--reuid=1000", "--regid=1000", "--clear-groups", "--"]);
-    user.arg(home.path().join("dotlockfs"));
-    let without_helper = finish(user.arg("bench").env("PATH", "/nowhere"));
+    let mut without_helper = command(ALICE, "env");
+    without_helper.arg("PATH=/nowhere");
+    without_helper
+        .arg(home.path().join("dotlockfs"))
+        .arg("bench");
+    let without_helper = finish(&mut without_helper);
     assert_one_line(&without_helper, "fusermount3");
 }
 
