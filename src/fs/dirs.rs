@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fuser::{
@@ -24,9 +23,6 @@ use crate::lock::{self, Owner};
 use crate::sys;
 use crate::sys::dirents;
 use crate::sys::fs::Stat;
-
-/// How many entries make it worth a request more not to look at them again.
-const WORTH_A_REQUEST: u32 = 16;
 
 /// An open directory.
 #[derive(Debug)]
@@ -147,10 +143,7 @@ impl Overlay {
             return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
         };
         let caller = self.caller(req);
-        // A reply that ends early makes the kernel take the rest without attributes.
-        let names_only = position == 0 && self.was_listed_lately(&handle.node);
         let mut first = true;
-        let mut looked_at = 0;
         stream.read(position, |entry| {
             let name = OsStr::from_bytes(entry.name);
             let mut add = |ttl: Duration, attr, generation| {
@@ -169,11 +162,7 @@ impl Overlay {
                 first = false;
                 return !add(Duration::ZERO, entry_attr(entry.ino, kind), 0);
             }
-            if names_only && !first {
-                return false;
-            }
             let (found, ttl) = self.find_listed(&caller, &handle.node, name);
-            looked_at += 1;
             let Ok((node, stat)) = found else {
                 // It was removed meanwhile.
                 return true;
@@ -187,25 +176,7 @@ impl Overlay {
                 self.nodes.forget(node.id, 1);
             }
             !full
-        })?;
-        if position == 0 && looked_at >= WORTH_A_REQUEST {
-            let now = sys::process::boottime().as_millis() as u64;
-            handle.node.listed.store(now, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Whether the kernel has been given the attributes of what is in a directory so lately that it
-    /// may go by them for as long again. A program that walks a tree twice needs the names alone then.
-    fn was_listed_lately(&self, dir: &Node) -> bool {
-        let listed = dir.listed.load(Ordering::Relaxed);
-        let keeps_nothing = self.many_users && dir.restricted.load(Ordering::Relaxed);
-        if listed == 0 || keeps_nothing {
-            return false;
-        }
-        let freshness = self.freshness.of(dir.file.dev);
-        let age = sys::process::boottime().saturating_sub(Duration::from_millis(listed));
-        age < freshness.entry.min(freshness.file) / 2
+        })
     }
 
     /// Finds an entry of a listing, and tells how long the kernel may use it. Who may read a

@@ -59,9 +59,6 @@ pub struct Node {
     pub set_id: AtomicBool,
     /// For directories: not everybody may search it, so the kernel must ask for each entry again.
     pub restricted: AtomicBool,
-    /// For directories: when the kernel was last given a listing with attributes, in milliseconds
-    /// since the machine started; 0: never.
-    pub listed: AtomicU64,
 }
 
 /// A name in a directory.
@@ -322,7 +319,6 @@ impl Nodes {
             settled: AtomicU64::new(u64::MAX),
             set_id: AtomicBool::new(false),
             restricted: AtomicBool::new(true),
-            listed: AtomicU64::new(0),
         });
         let mut tables = Tables::default();
         // The kernel never forgets the root.
@@ -401,7 +397,6 @@ impl Nodes {
             settled: AtomicU64::new(u64::MAX),
             set_id: AtomicBool::new(has_set_id(stat)),
             restricted: AtomicBool::new(true),
-            listed: AtomicU64::new(0),
         });
         tables.by_key.insert(key, node.id);
         let counted = Counted {
