@@ -74,8 +74,8 @@ const JOINED_LOOKS: u32 = 10_000;
 /// Which side of a [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fork {
-    /// The process that called it.
-    Parent,
+    /// The process that called it, with the number of the new one.
+    Parent(u32),
     /// The new one.
     Child,
 }
@@ -97,10 +97,28 @@ pub fn fork() -> io::Result<Fork> {
         std::thread::sleep(Duration::from_millis(1));
     }
     // SAFETY: with one thread the child is a whole copy; nothing is shared that it must not use.
-    match check(unsafe { libc::fork() })? {
-        0 => Ok(Fork::Child),
-        _ => Ok(Fork::Parent),
+    let pid = check(unsafe { libc::fork() })?;
+    match u32::try_from(pid) {
+        Ok(pid) if pid != 0 => Ok(Fork::Parent(pid)),
+        _ => Ok(Fork::Child),
     }
+}
+
+/// From now on `signal` asks another process to end (SIGTERM), beside what else it does here.
+///
+/// # Errors
+/// Those of `sigaction(2)`; `ESRCH` for a number that is no process.
+pub fn terminate_at(signal: i32, pid: u32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid)
+        .ok()
+        .filter(|pid| *pid > 1)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: kill(2) may be called by a handler, and takes plain numbers.
+    let end = move || unsafe {
+        libc::kill(pid, libc::SIGTERM);
+    };
+    // SAFETY: the handler does nothing but that.
+    unsafe { signal_hook::low_level::register(signal, end) }.map(drop)
 }
 
 /// Leaves the session and the terminal of the shell that started this process.

@@ -4,17 +4,25 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::LevelFilter;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
+use super::syslog;
 use crate::sys::process::{self, Fork};
 
 /// What the background process writes to its parent once the mount answers.
 const READY: &[u8] = b"ready";
 
+/// The exit status after SIGINT or SIGTERM, that of mount(8).
+const INTERRUPTED: i32 = 8;
+
 /// fuser says as an error that the kernel no longer waits for an answer, which is what happens
 /// when a waiting program is killed.
-const QUIET: &str = "fuser::reply";
+pub(super) const QUIET: &str = "fuser::reply";
 
 /// Logs to standard error; `RUST_LOG` overrides the level.
 pub fn log_to_stderr(level: LevelFilter) {
@@ -25,41 +33,13 @@ pub fn log_to_stderr(level: LevelFilter) {
         .init();
 }
 
-/// Logs to syslog, which journald listens to as well; `RUST_LOG` overrides the level.
-fn log_to_syslog(level: LevelFilter) -> Result<(), Box<dyn Error>> {
+/// Logs to syslog; `RUST_LOG` overrides the level. Says whether somebody listens yet.
+fn log_to_syslog(level: LevelFilter) -> Result<bool, log::SetLoggerError> {
     let level = std::env::var("RUST_LOG")
         .ok()
         .and_then(|level| level.parse().ok())
         .unwrap_or(level);
-    let formatter = syslog::Formatter3164 {
-        facility: syslog::Facility::LOG_DAEMON,
-        hostname: None,
-        process: "dotlockfs".into(),
-        pid: std::process::id(),
-    };
-    let logger = syslog::BasicLogger::new(syslog::unix(formatter)?);
-    log::set_boxed_logger(Box::new(Syslog(logger)))?;
-    log::set_max_level(level);
-    Ok(())
-}
-
-/// syslog, without what is noise.
-struct Syslog(syslog::BasicLogger);
-
-impl log::Log for Syslog {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target() != QUIET && self.0.enabled(metadata)
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.log(record);
-        }
-    }
-
-    fn flush(&self) {
-        self.0.flush();
-    }
+    syslog::start(level)
 }
 
 /// Runs `serve` in a process of its own, in the background. Returns there when it ends, and here
@@ -72,26 +52,19 @@ pub fn in_background(
     serve: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> Result<(), Box<dyn Error>>,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let (reader, writer) = process::pipe()?;
-    if process::fork()? == Fork::Parent {
+    if let Fork::Parent(child) = process::fork()? {
         drop(writer);
-        let mut said = Vec::new();
-        fs::File::from(reader).read_to_end(&mut said)?;
-        return match said.strip_suffix(READY) {
-            Some(warning) => {
-                io::stderr().write_all(warning)?;
-                Ok(ExitCode::SUCCESS)
-            }
-            None if said.is_empty() => Err("the background process ended without a word".into()),
-            None => Err(String::from_utf8_lossy(&said).into()),
-        };
+        return wait_until_ready(reader.into(), child);
     }
     drop(reader);
     let mut pipe = Some(fs::File::from(writer));
     process::new_session()?;
     std::env::set_current_dir("/")?;
-    let warning = match log_to_syslog(level) {
-        Ok(()) => "",
-        Err(_) => "dotlockfs: warning: no syslog here, so messages are lost; -f shows them\n",
+    let warning = match log_to_syslog(level)? {
+        true => "",
+        false => {
+            "dotlockfs: warning: no syslog here; messages wait until there is one; -f shows them\n"
+        }
     };
     let mut ready = || {
         let Some(mut pipe) = pipe.take() else {
@@ -117,5 +90,30 @@ pub fn in_background(
             }
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Waits until the mount of the background process answers. A signal ends that process as well;
+/// a second one does not wait for it.
+fn wait_until_ready(mut reader: fs::File, child: u32) -> Result<ExitCode, Box<dyn Error>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first only ends this process where the flag is set already.
+        flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
+        process::terminate_at(signal, child)?;
+    }
+    let mut said = Vec::new();
+    reader.read_to_end(&mut said)?;
+    if interrupted.load(Ordering::SeqCst) {
+        return Ok(ExitCode::from(INTERRUPTED as u8));
+    }
+    match said.strip_suffix(READY) {
+        Some(warning) => {
+            io::stderr().write_all(warning)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None if said.is_empty() => Err("the background process ended without a word".into()),
+        None => Err(String::from_utf8_lossy(&said).into()),
     }
 }

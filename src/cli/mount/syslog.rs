@@ -1,0 +1,194 @@
+//! Messages to syslog, which journald listens to as well.
+//!
+//! At boot dotlockfs may be there before the one who listens, and that one may be started anew. So
+//! messages that nobody takes are kept, and sent as soon as the socket is there: a thread waits
+//! for its name to appear (it sleeps until then), and each new message is another attempt.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{Level, LevelFilter, Metadata, Record};
+use parking_lot::Mutex;
+use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
+
+use super::daemon::QUIET;
+use crate::sys;
+use crate::sys::watch::Watch;
+
+/// How many messages wait for the socket at the most; the oldest go first.
+const KEPT: usize = 1000;
+/// A message that has waited for longer says so.
+const LATE: Duration = Duration::from_secs(2);
+/// The name of the socket; it may be a link.
+const SOCKET: &str = "/dev/log";
+/// How often, and how far apart, the socket is tried once its name is there: the one who makes it
+/// listens a moment later.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Sends all that is logged to syslog.
+pub(super) struct Syslog(Arc<Mutex<Line>>);
+
+/// The way to whoever listens.
+struct Line {
+    logger: Option<Logger<LoggerBackend, Formatter3164>>,
+    waiting: VecDeque<Message>,
+    /// How many messages did not fit in.
+    dropped: u64,
+    /// Whether a thread waits for the socket.
+    is_watched: bool,
+}
+
+struct Message {
+    level: Level,
+    text: String,
+    since: Instant,
+}
+
+/// Logs to syslog from now on. Says whether somebody listens yet.
+///
+/// # Errors
+/// If this process logs already.
+pub(super) fn start(level: LevelFilter) -> Result<bool, log::SetLoggerError> {
+    let mut line = Line {
+        logger: None,
+        waiting: VecDeque::new(),
+        dropped: 0,
+        is_watched: false,
+    };
+    let heard = line.connect();
+    log::set_boxed_logger(Box::new(Syslog(Arc::new(Mutex::new(line)))))?;
+    log::set_max_level(level);
+    Ok(heard)
+}
+
+impl log::Log for Syslog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() != QUIET && metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut line = self.0.lock();
+        if line.waiting.len() == KEPT {
+            line.waiting.pop_front();
+            line.dropped += 1;
+        }
+        line.waiting.push_back(Message {
+            level: record.level(),
+            text: record.args().to_string(),
+            since: Instant::now(),
+        });
+        if line.send() || line.is_watched {
+            return;
+        }
+        let watched = Arc::clone(&self.0);
+        line.is_watched = thread::Builder::new()
+            .name("syslog".to_owned())
+            .spawn(move || {
+                watch(&watched);
+                watched.lock().is_watched = false;
+            })
+            .is_ok();
+    }
+
+    fn flush(&self) {
+        self.0.lock().send();
+    }
+}
+
+impl Line {
+    fn connect(&mut self) -> bool {
+        let formatter = Formatter3164 {
+            facility: Facility::LOG_DAEMON,
+            hostname: None,
+            process: "dotlockfs".into(),
+            pid: std::process::id(),
+        };
+        self.logger = syslog::unix(formatter).ok();
+        self.logger.is_some()
+    }
+
+    /// Sends what waits, and says whether nothing is left.
+    fn send(&mut self) -> bool {
+        if self.dropped > 0 && self.deliver(Level::Warn, &lost(self.dropped)) {
+            self.dropped = 0;
+        }
+        while let Some(message) = self.waiting.pop_front() {
+            let late = message.since.elapsed();
+            let text = match late < LATE {
+                true => message.text.clone(),
+                false => format!("{} ({} s ago)", message.text, late.as_secs()),
+            };
+            if !self.deliver(message.level, &text) {
+                self.waiting.push_front(message);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends one message; by a new connection where the old one leads nowhere.
+    fn deliver(&mut self, level: Level, text: &str) -> bool {
+        for _ in 0..2 {
+            if self.logger.is_none() && !self.connect() {
+                return false;
+            }
+            let Some(logger) = &mut self.logger else {
+                return false;
+            };
+            let sent = match level {
+                Level::Error => logger.err(text),
+                Level::Warn => logger.warning(text),
+                Level::Info => logger.info(text),
+                Level::Debug | Level::Trace => logger.debug(text),
+            };
+            if sent.is_ok() {
+                return true;
+            }
+            self.logger = None;
+        }
+        false
+    }
+}
+
+fn lost(messages: u64) -> String {
+    format!("{messages} messages are lost: there was no syslog to take them")
+}
+
+/// Waits for the socket, and sends what waits for it. Gives up where names cannot be watched: then
+/// the next message is the next attempt.
+fn watch(line: &Mutex<Line>) {
+    let Ok(watch) = Watch::new() else { return };
+    let socket = Path::new(SOCKET);
+    // With systemd it is a link to another directory.
+    let target = std::fs::read_link(socket).ok();
+    let target = target
+        .as_deref()
+        .map(|target| Path::new("/dev").join(target));
+    let directories = [Some(socket), target.as_deref()];
+    let directories = directories.into_iter().flatten().filter_map(Path::parent);
+    for directory in directories {
+        // The target's may not be there yet.
+        let _ = sys::c_name(directory.as_os_str()).and_then(|name| watch.add(&name));
+    }
+    loop {
+        for _ in 0..TRIES {
+            if line.lock().send() {
+                return;
+            }
+            if !socket.exists() {
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
+        if watch.wait().is_err() {
+            return;
+        }
+    }
+}
