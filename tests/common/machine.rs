@@ -13,6 +13,9 @@ use super::{
     require_program, require_root, wait_until,
 };
 
+/// What mount(8) gives where the mount has failed.
+pub const MOUNT_FAILED: Option<i32> = Some(32);
+
 /// Makes the namespace look as it should, says so, and keeps it until the end of its input.
 /// `$1` is the directory of the test. The links in it replace `/usr/sbin`, where mount(8) finds
 /// its helpers by the name `/sbin`. Copies of others' mounts would keep their daemons. mount(8) wants a name of who uses it.
@@ -101,10 +104,15 @@ impl Machine {
         path.to_str().expect("UTF-8").to_owned()
     }
 
+    /// A text with the directory of the test for `DIR`.
+    pub fn in_place(&self, text: &str) -> String {
+        text.replace("DIR", self.path().to_str().expect("UTF-8"))
+    }
+
     /// Writes the lines into `/etc/fstab`; `DIR` in them is the directory of the test.
     #[track_caller]
     pub fn fstab(&self, lines: &str) {
-        let lines = lines.replace("DIR", self.path().to_str().expect("UTF-8"));
+        let lines = self.in_place(lines);
         // Not by another file: this one is bound over /etc/fstab.
         fs::write(self.path().join("fstab"), lines).expect("write");
     }
@@ -154,6 +162,48 @@ impl Machine {
         ours.collect()
     }
 
+    /// What is at a mountpoint, of the mount and of the file system: one list.
+    #[track_caller]
+    pub fn options_at(&self, name: &str) -> String {
+        let place = self.name(name);
+        let options = ["-no", "VFS-OPTIONS,FS-OPTIONS", &place];
+        let found = self.run(Who::Root, "findmnt", &options).success();
+        let words: Vec<&str> = found.split_whitespace().collect();
+        let [vfs, fs] = words[..] else {
+            panic!("findmnt says {found}");
+        };
+        // Only a mount that is read-only itself is; the file system says rw of its own.
+        let of_file_system = fs.split(',').filter(|word| !matches!(*word, "rw" | "ro"));
+        let all: Vec<&str> = vfs.split(',').chain(of_file_system).collect();
+        all.join(",")
+    }
+
+    /// Unmounts by umount(8), and waits for the daemon's end.
+    #[track_caller]
+    pub fn unmount(&self, name: &str) {
+        self.unmount_once(name);
+        self.assert_ended(name);
+    }
+
+    /// Unmounts what is topmost there. What has it open goes a moment after it is seen to have
+    /// ended.
+    #[track_caller]
+    pub fn unmount_once(&self, name: &str) {
+        let place = self.name(name);
+        let unmounted = || self.run(Who::Root, "umount", &[&place]).status.success();
+        assert!(wait_until(DEADLINE, unmounted), "{place} is busy");
+    }
+
+    /// Waits for the end of the daemon that serves a mountpoint; its mount must be gone.
+    #[track_caller]
+    pub fn assert_ended(&self, name: &str) {
+        let place = self.path().join(name);
+        let ended = wait_until(DEADLINE, || daemons(&place).is_empty());
+        assert!(ended, "the daemon goes on");
+        let left = self.mounts();
+        assert!(left.iter().all(|(_, point, _)| *point != place), "{left:?}");
+    }
+
     /// Unmounts all mounts of dotlockfs, and waits for the ends of their daemons. What a test
     /// leaves running in it would keep the namespace.
     fn clear(&self) -> bool {
@@ -185,4 +235,17 @@ impl Drop for Machine {
         assert!(clear, "a daemon goes on after umount");
         end_of(&mut self.keeper, "what keeps the namespace");
     }
+}
+
+/// Whether an option is in a list.
+pub fn has(options: &str, wanted: &str) -> bool {
+    options.split(',').any(|option| option == wanted)
+}
+
+/// The mount must have failed, with one line that names what is wrong.
+#[track_caller]
+pub fn assert_failed(outcome: &Finished, names: &str) {
+    assert_eq!(outcome.status.code(), MOUNT_FAILED, "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    assert!(outcome.stderr.contains(names), "{names}: {outcome:?}");
 }

@@ -4,9 +4,10 @@
 //! then, though what it had mounted there is gone, and somebody has mounted another thing since.
 //! So it gets the descriptor only, and knows of no mount.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -72,10 +73,7 @@ fn said(words: &[u8]) -> io::Error {
 }
 
 /// The options, as fusermount3 wants them.
-fn words(source: &Path, options: &MountOptions) -> std::ffi::OsString {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::OsStringExt;
-
+fn words(source: &Path, options: &MountOptions) -> OsString {
     let mut words = b"fsname=".to_vec();
     for &byte in source.as_os_str().as_bytes() {
         // As libfuse does it.
@@ -96,7 +94,8 @@ fn words(source: &Path, options: &MountOptions) -> std::ffi::OsString {
     let always = ["nosuid", "nodev"];
     let flags = options.kernel.iter().map(String::as_str);
     let flags = flags.filter(|flag| !always.contains(flag));
-    for word in wanted.chain(flags) {
+    let labels = options.labels.iter().map(String::as_str);
+    for word in wanted.chain(flags).chain(labels) {
         words.push(b',');
         words.extend_from_slice(word.as_bytes());
     }
