@@ -30,7 +30,8 @@ fn both_types_are_mounted_with_and_without_the_helper() {
             machine.link(link);
         }
         for kind in types {
-            let options = "allow_other,noatime,guard=*.log:*.csv,_netdev,nofail,x-a.b=c,threads=1";
+            let options =
+                r#"allow_other,noatime,guard="*.{log,txt}:b",_netdev,nofail,x-a.b=c,threads=1"#;
             machine.fstab(&format!("DIR/source DIR/mountpoint {kind} {options} 0 0\n"));
             let place = machine.name("mountpoint");
             machine.run(Who::Root, "mount", &["-a"]).success();
@@ -400,42 +401,12 @@ fn a_user_mounts_what_fstab_allows() {
     fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).expect("chmod");
     let place = machine.name("mountpoint");
     for option in ["user", "users", "owner"] {
-        machine.fstab(&format!(
-            "DIR/source DIR/mountpoint dotlockfs {option},noauto 0 0\n"
-        ));
-        machine.run(ALICE, "mount", &[&place]).success();
-        let mounts = machine.mounts();
-        assert_eq!(mounts.len(), 1, "{option}: {mounts:?}");
-        assert_eq!(mounts[0].0, machine.path().join("source"));
-        let seen = machine.options_at("mountpoint");
-        for wanted in ["nosuid", "nodev", "user_id=1000"] {
-            assert!(has(&seen, wanted), "{option}: no {wanted} in {seen}");
-        }
-        assert_eq!(has(&seen, "noexec"), option != "owner", "{option}: {seen}");
-        // Nothing of root's is handed over.
-        let served = daemons(Path::new(&place));
-        assert_eq!(served.len(), 1, "{served:?}");
-        let status = fs::read_to_string(format!("/proc/{}/status", served[0])).expect("status");
-        for line in ["Uid:\t1000\t1000\t1000\t1000", "CapPrm:\t0000000000000000"] {
-            assert!(status.lines().any(|seen| seen == line), "{line}:\n{status}");
-        }
-        machine.shell(
-            ALICE,
-            r#"echo one >> "$1/log"; rm "$1/log""#,
-            &[Path::new(&place)],
-        );
-        // With `users` anybody may end it.
-        let stranger = machine.run(BOB, "umount", &[&place]);
-        assert_eq!(
-            stranger.status.success(),
-            option == "users",
-            "{option}: {stranger:?}"
-        );
-        if option != "users" {
-            machine.run(ALICE, "umount", &[&place]).success();
-        }
-        machine.assert_ended("mountpoint");
+        a_user_mounts(&machine, "dotlockfs", option);
     }
+    // By mount.fuse3.
+    let without_helpers = Machine::new();
+    without_helpers.link("dotlockfs");
+    a_user_mounts(&without_helpers, "fuse.dotlockfs", "user");
 
     machine.fstab("DIR/source DIR/mountpoint dotlockfs user,noauto,allow_other 0 0\n");
     assert_failed(
@@ -449,4 +420,45 @@ fn a_user_mounts_what_fstab_allows() {
         "cannot mount there: fusermount3: ",
     );
     assert_eq!(machine.mounts(), []);
+}
+
+/// ALICE mounts by fstab, and it is her mount.
+#[track_caller]
+fn a_user_mounts(machine: &Machine, kind: &str, option: &str) {
+    let place = machine.name("mountpoint");
+    machine.fstab(&format!(
+        "DIR/source DIR/mountpoint {kind} {option},noauto 0 0\n"
+    ));
+    machine.run(ALICE, "mount", &[&place]).success();
+    let mounts = machine.mounts();
+    assert_eq!(mounts.len(), 1, "{option}: {mounts:?}");
+    assert_eq!(mounts[0].0, machine.path().join("source"));
+    let seen = machine.options_at("mountpoint");
+    for wanted in ["nosuid", "nodev", "user_id=1000"] {
+        assert!(has(&seen, wanted), "{option}: no {wanted} in {seen}");
+    }
+    assert_eq!(has(&seen, "noexec"), option != "owner", "{option}: {seen}");
+    // Nothing of root's is handed over.
+    let served = daemons(Path::new(&place));
+    assert_eq!(served.len(), 1, "{served:?}");
+    let status = fs::read_to_string(format!("/proc/{}/status", served[0])).expect("status");
+    for line in ["Uid:\t1000\t1000\t1000\t1000", "CapPrm:\t0000000000000000"] {
+        assert!(status.lines().any(|seen| seen == line), "{line}:\n{status}");
+    }
+    machine.shell(
+        ALICE,
+        r#"echo one >> "$1/log"; rm "$1/log""#,
+        &[Path::new(&place)],
+    );
+    // With `users` anybody may end it.
+    let stranger = machine.run(BOB, "umount", &[&place]);
+    assert_eq!(
+        stranger.status.success(),
+        option == "users",
+        "{option}: {stranger:?}"
+    );
+    if option != "users" {
+        machine.run(ALICE, "umount", &[&place]).success();
+    }
+    machine.assert_ended("mountpoint");
 }

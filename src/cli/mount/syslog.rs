@@ -5,6 +5,7 @@
 //! for its name to appear (it sleeps until then), and each new message is another attempt.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -90,10 +91,7 @@ impl log::Log for Syslog {
         let watched = Arc::clone(&self.0);
         line.is_watched = thread::Builder::new()
             .name("syslog".to_owned())
-            .spawn(move || {
-                watch(&watched);
-                watched.lock().is_watched = false;
-            })
+            .spawn(move || watch(&watched))
             .is_ok();
     }
 
@@ -161,10 +159,16 @@ fn lost(messages: u64) -> String {
     format!("{messages} messages are lost: there was no syslog to take them")
 }
 
-/// Waits for the socket, and sends what waits for it. Gives up where names cannot be watched: then
-/// the next message is the next attempt.
+/// Waits for the socket, and sends what waits for it. Where names cannot be watched, the next
+/// message is the next attempt.
 fn watch(line: &Mutex<Line>) {
-    let Ok(watch) = Watch::new() else { return };
+    if wait_for_the_socket(line).is_err() {
+        line.lock().is_watched = false;
+    }
+}
+
+fn wait_for_the_socket(line: &Mutex<Line>) -> io::Result<()> {
+    let watch = Watch::new()?;
     let socket = Path::new(SOCKET);
     // With systemd it is a link to another directory.
     let target = std::fs::read_link(socket).ok();
@@ -179,16 +183,18 @@ fn watch(line: &Mutex<Line>) {
     }
     loop {
         for _ in 0..TRIES {
-            if line.lock().send() {
-                return;
+            let mut line = line.lock();
+            if line.send() {
+                // Before another message can come, and fail.
+                line.is_watched = false;
+                return Ok(());
             }
+            drop(line);
             if !socket.exists() {
                 break;
             }
             thread::sleep(PAUSE);
         }
-        if watch.wait().is_err() {
-            return;
-        }
+        watch.wait()?;
     }
 }
