@@ -3,12 +3,14 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 
 use common::machine::{MOUNT_FAILED, Machine, assert_failed, has};
-use common::{ALICE, DEADLINE, Who, end_of, read_aside, send, wait_until};
+use common::{ALICE, DEADLINE, Who, daemons, end_of, read_aside, send, wait_until};
 
 /// The exit statuses of mount(8), and its flags.
 #[test]
@@ -97,16 +99,23 @@ fn the_helper_mounts_in_another_namespace() {
     other.unmount("mountpoint");
 }
 
-/// Whoever interrupts it finds nothing mounted, and nothing running.
+/// Whoever interrupts it finds nothing mounted, and nothing running; by Ctrl-C, by the end of the
+/// terminal, and by SIGKILL, after which only the background process is left to notice.
 #[test]
 fn an_interrupt_before_the_mount_answers_takes_it_back() {
     let machine = Machine::with_helpers();
     fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).expect("chmod");
+    for signal in [libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGKILL] {
+        interrupt(&machine, signal);
+    }
+}
+
+#[track_caller]
+fn interrupt(machine: &Machine, signal: i32) {
     // A fusermount3 that waits.
-    let bin = machine.path().join("bin");
+    let bin = machine.path().join(format!("bin{signal}"));
     fs::create_dir(&bin).expect("mkdir");
     chown(&bin, Some(1000), Some(1000)).expect("chown");
-    let path = |name: &str| machine.path().join("bin").join(name);
     let script = format!(
         "#!/bin/sh\ntouch {0}/reached\nuntil [ -e {0}/go ]; do sleep 0.05; done\n\
          exec /usr/bin/fusermount3 \"$@\"\n",
@@ -116,7 +125,7 @@ fn an_interrupt_before_the_mount_answers_takes_it_back() {
     common::shell(
         Who::Root,
         r#"printf %s "$2" > "$1"; chmod 755 "$1""#,
-        &[&path("fusermount3"), Path::new(&script)],
+        &[&bin.join("fusermount3"), Path::new(&script)],
     );
     let place = machine.name("mountpoint");
     // exec all the way: it is the process that we know.
@@ -129,13 +138,22 @@ fn an_interrupt_before_the_mount_answers_takes_it_back() {
         .spawn()
         .expect("nsenter starts");
     let said = read_aside(helper.stderr.take().expect("piped"));
-    let ready = || path("reached").exists() && catches(helper.id(), libc::SIGINT);
-    let waits = wait_until(DEADLINE, ready);
-    send(helper.id(), libc::SIGINT);
-    fs::write(path("go"), "").expect("write");
+    let catches = || signal == libc::SIGKILL || catches(helper.id(), signal);
+    let waits = wait_until(DEADLINE, || bin.join("reached").exists() && catches());
+    send(helper.id(), signal);
+    if signal == libc::SIGKILL {
+        let _ = helper.wait();
+    }
+    fs::write(bin.join("go"), "").expect("write");
     assert!(waits, "it has not called fusermount3");
     let status = end_of(&mut helper, "the helper");
-    assert_eq!(status.code(), Some(8), "{status}");
+    if signal == libc::SIGKILL {
+        assert_eq!(status.signal(), Some(signal), "{status}");
+    } else {
+        assert_eq!(status.code(), Some(8), "{status}");
+        assert_eq!(machine.mounts(), [], "when it says so, all is gone");
+        assert_eq!(daemons(Path::new(&place)), [] as [u32; 0]);
+    }
     machine.assert_ended("mountpoint");
     let _ = said.join();
 }
@@ -146,6 +164,83 @@ fn catches(pid: u32, signal: i32) -> bool {
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     caught.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+/// What the background process says of a failure is taken for one, whatever the path is called:
+/// fusermount3's line ends with it.
+#[test]
+fn a_failure_is_one_whatever_the_mountpoint_is_called() {
+    let machine = Machine::with_helpers();
+    fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).expect("chmod");
+    let place = machine.path().join("already");
+    fs::create_dir(&place).expect("mkdir");
+    let (source, place) = (machine.name("source"), machine.name("already"));
+    let refused = machine.run(ALICE, "/sbin/mount.dotlockfs", &[&source, &place]);
+    assert_failed(&refused, "cannot mount there: fusermount3: ");
+    assert!(refused.stderr.ends_with("already\n"), "{refused:?}");
+    assert_eq!(machine.mounts(), []);
+}
+
+/// As systemd does it for `x-systemd.automount`: autofs lets the process group of mount(8) pass to
+/// the mountpoint, and everybody else waits until that has ended.
+const AUTOMOUNT: &str = r#"
+import ctypes, fcntl, os, struct, subprocess, sys
+READY, FAIL = 0x9360, 0x9361
+source, place = sys.argv[1:]
+os.setpgid(0, 0)
+asks, kernel = os.pipe()
+libc = ctypes.CDLL(None, use_errno=True)
+options = f"fd={kernel},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct"
+if libc.mount(b"auto", place.encode(), b"autofs", 0, options.encode()) != 0:
+    sys.exit("autofs (modprobe autofs4): " + os.strerror(ctypes.get_errno()))
+top = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+user = subprocess.Popen(["ls", place], stdout=subprocess.PIPE, start_new_session=True)
+token = struct.unpack_from("=iiI", os.read(asks, 4096))[2]
+mount = ["mount", "-t", "dotlockfs", "-o", "x-systemd.automount", source, place]
+try:
+    mounted = subprocess.run(mount, timeout=float(sys.stdin.readline())).returncode
+except subprocess.TimeoutExpired:
+    mounted = "waits for itself"
+fcntl.ioctl(top, READY if mounted == 0 else FAIL, token)
+print(mounted, user.communicate()[0].decode(), flush=True)
+os.close(top)
+sys.stdin.read()
+"#;
+
+#[test]
+fn autofs_mounts_it_when_somebody_asks() {
+    let machine = Machine::with_helpers();
+    fs::write(machine.path().join("source/file"), "").expect("write");
+    let (source, place) = (machine.name("source"), machine.name("mountpoint"));
+    let mut automounter = machine
+        .command(Who::Root, "python3")
+        .args(["-B", "-c", AUTOMOUNT, &source, &place])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 starts");
+    let mut input = automounter.stdin.take().expect("piped");
+    writeln!(input, "{}", DEADLINE.as_secs_f64() / 2.0).expect("write");
+    let mut said = BufReader::new(automounter.stdout.take().expect("piped"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("read");
+    let mounts = machine.mounts();
+    for mounted in 0..=mounts.len() {
+        // The last is autofs itself.
+        let lazily = ["-l", &place];
+        let how = if mounted < mounts.len() {
+            &lazily[1..]
+        } else {
+            &lazily
+        };
+        let unmounted = || machine.run(Who::Root, "umount", how).status.success();
+        assert!(wait_until(DEADLINE, unmounted), "{place} is busy");
+    }
+    drop(input);
+    end_of(&mut automounter, "the automounter");
+    assert_eq!(line, "0 file\n");
+    assert_eq!(mounts.len(), 1, "{mounts:?}");
+    machine.assert_ended("mountpoint");
 }
 
 /// `remount,ro` and back, while the daemon serves.

@@ -5,6 +5,7 @@ mod daemon;
 mod dead;
 mod fusermount;
 pub mod helper;
+mod own;
 mod remount;
 mod session;
 mod syslog;
@@ -116,7 +117,10 @@ fn check(asked: Asked) -> Result<Plan, Box<dyn Error>> {
         })?,
     };
     // One would hide the names from the other by which hosts take turns.
-    if let Some(living) = mount_table::ours(mount_table::id_of(&root)?)? {
+    if let Some(living) = mount_table::id_of(&root)
+        .and_then(mount_table::ours)
+        .map_err(no_source)?
+    {
         return Err(format!(
             "{}: is guarded by dotlockfs already, which is mounted at {1}; to mount it with other \
              options, first: umount {1}",
@@ -125,18 +129,19 @@ fn check(asked: Asked) -> Result<Plan, Box<dyn Error>> {
         )
         .into());
     }
-    if dead.is_none() && shows(&mountpoint, &source)? {
+    // First, since that makes autofs mount what it has for the place.
+    if dead.is_none() && !fs::metadata(&mountpoint).map_err(no_mountpoint)?.is_dir() {
         return Err(format!(
-            "{1}: is mounted already, and shows {0}; to mount it with other options, first: umount \
-             {1}",
-            shown(&source),
+            "{}: cannot mount there: Not a directory",
             shown(&mountpoint)
         )
         .into());
     }
-    if dead.is_none() && !fs::metadata(&mountpoint).map_err(no_mountpoint)?.is_dir() {
+    if dead.is_none() && shows(&mountpoint, &source).map_err(no_mountpoint)? {
         return Err(format!(
-            "{}: cannot mount there: Not a directory",
+            "{1}: is mounted already, and shows {0}; to mount it with other options, first: umount \
+             {1}",
+            shown(&source),
             shown(&mountpoint)
         )
         .into());
@@ -160,7 +165,7 @@ fn check(asked: Asked) -> Result<Plan, Box<dyn Error>> {
         )
         .into());
     }
-    if !options.read_only && sys::fs::is_read_only(&root)? {
+    if !options.read_only && sys::fs::is_read_only(&root).map_err(no_source)? {
         return Err(format!(
             "{}: is on a read-only file system; add -o ro to mount it for reading",
             shown(&source)
@@ -213,9 +218,10 @@ fn check_type(options: &MountOptions, root: &OwnedFd, source: &Path) -> Result<(
     if options.require_mount.is_empty() {
         return Ok(());
     }
-    let id = mount_table::id_of(root)?;
-    let dev = sys::fs::statx(root, c"", 0)?.dev;
-    let table = mount_table::read()?;
+    let unknown = |error| unusable(source, "the type of its file system is not known", &error);
+    let id = mount_table::id_of(root).map_err(unknown)?;
+    let dev = sys::fs::statx(root, c"", 0).map_err(unknown)?.dev;
+    let table = mount_table::read().map_err(unknown)?;
     // The mount of a copy is in no table.
     let by_id = table.iter().find(|entry| entry.id == id);
     let entry = by_id.or_else(|| table.iter().find(|entry| entry.dev == dev));

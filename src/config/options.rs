@@ -76,6 +76,9 @@ pub fn parse(lists: &[String], unknown: Unknown) -> Result<MountOptions, ConfigE
         if option.is_empty() {
             continue;
         }
+        if option.matches('"').count() % 2 != 0 {
+            return Err(fault(option, "a double quote is not closed"));
+        }
         let known = match option.split_once('=') {
             Some((name, value)) => parsed.assign(option, name, value)?,
             None => parsed.set(option)?,
@@ -104,6 +107,10 @@ fn split(list: &str) -> impl Iterator<Item = &str> {
         quoted ^= character == '"';
         character == ',' && !quoted
     })
+}
+
+fn fault(option: &str, what: &str) -> ConfigError {
+    ConfigError::option(format!("mount option {}: {what}", shown_text(option)))
 }
 
 /// A value without the double quotes around it.
@@ -145,10 +152,7 @@ impl MountOptions {
     /// An option with a value. Gives whether it is known.
     fn assign(&mut self, option: &str, name: &str, value: &str) -> Result<bool, ConfigError> {
         let value = unquoted(value);
-        let fault = |what: &str| {
-            let option = shown_text(option);
-            ConfigError::option(format!("mount option {option}: {what}"))
-        };
+        let fault = |what: &str| fault(option, what);
         let list = |what: &str| {
             let list: Vec<String> = value.split(':').map(str::to_owned).collect();
             match list.iter().any(String::is_empty) {
@@ -156,6 +160,10 @@ impl MountOptions {
                 false => Ok(list),
             }
         };
+        // It would be part of a pattern or of a path, and files would not be guarded.
+        if value.contains('"') && OURS.contains(&name) {
+            return Err(fault("double quotes can only stand around the whole value"));
+        }
         match name {
             _ if value.is_empty() && needs_value(name).is_some() => {
                 return Err(without_value(name));
@@ -404,6 +412,30 @@ mod tests {
                 "unknown mount option: alow_other\n  did you mean allow_other?",
             ),
             ("=", "unknown mount option: =\n"),
+            (
+                r#"guard="*.log":"*.csv""#,
+                r#"mount option guard="*.log":"*.csv": double quotes can only stand around"#,
+            ),
+            (
+                r#"guard=a"b"c"#,
+                r#"mount option guard=a"b"c: double quotes can only stand around"#,
+            ),
+            (
+                r#"require_mount=nfs"""#,
+                r#"mount option require_mount=nfs"": double quotes can only stand around"#,
+            ),
+            (
+                r#"config="/etc/a,guard=b,ro"#,
+                r#"mount option config="/etc/a,guard=b,ro: a double quote is not closed"#,
+            ),
+            (
+                r#"x-a=",guard=b"#,
+                r#"mount option x-a=",guard=b: a double quote is not closed"#,
+            ),
+            (
+                r#"context="u:r:t:s0:c1,c2"#,
+                r#"mount option context="u:r:t:s0:c1,c2: a double quote is not closed"#,
+            ),
             ("a\u{1b}", "unknown mount option: a\\u{1b}\n"),
             (
                 "guard",

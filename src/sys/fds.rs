@@ -1,10 +1,10 @@
-//! Descriptors that another process hands over.
+//! Descriptors that another process hands over, and what has become of their other ends.
 
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use super::check_size;
+use super::{check, check_size};
 
 /// Room for the header of a control message and one descriptor, with what alignment may add.
 const CONTROL: usize = 8;
@@ -56,4 +56,19 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
             .read_unaligned();
         Ok(Some(OwnedFd::from_raw_fd(fd)))
     }
+}
+
+/// Whether nothing can come by a descriptor any more (`POLLERR` or `POLLHUP` of poll(2)).
+///
+/// # Errors
+/// Those of `poll(2)`.
+pub fn is_broken(fd: impl AsFd) -> io::Result<bool> {
+    let mut asked = libc::pollfd {
+        fd: fd.as_fd().as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: points to one structure, as the number says.
+    check(unsafe { libc::poll(&raw mut asked, 1, 0) })?;
+    Ok(asked.revents & (libc::POLLERR | libc::POLLHUP) != 0)
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -29,7 +30,9 @@ pub(super) fn mount(
     let (ours, its) = UnixStream::pair()?;
     let mut command = Command::new(PROGRAM);
     // It sends the descriptor through the socket that the variable names: its standard input.
+    // In a group of its own, so that no key ends it (Ctrl-C) between the mount and the descriptor.
     command
+        .process_group(0)
         .env("_FUSE_COMMFD", "0")
         .stdin(Stdio::from(OwnedFd::from(its)))
         .arg("-o")

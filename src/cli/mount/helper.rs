@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::{Asked, in_background, remount, unusable};
+use crate::cli::mount_table;
 use crate::config::error::shown;
 use crate::config::options::{self, Unknown};
 use crate::sys;
@@ -163,13 +164,20 @@ fn fake(asked: &Asked) -> Result<(), Box<dyn Error>> {
         (&asked.source, "cannot use it as the source"),
         (&asked.mountpoint, "cannot mount there"),
     ] {
-        let found = fs::metadata(path).and_then(|found| match found.is_dir() {
-            true => Ok(()),
-            false => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
-        });
-        found.map_err(|error| unusable(path, what, &error))?;
+        is_directory(path).map_err(|error| unusable(path, what, &error))?;
     }
     Ok(())
+}
+
+/// Fails where a path leads to no directory. What autofs has for it is not mounted.
+fn is_directory(path: &Path) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let (fd, _) = mount_table::open(&path)?;
+    let mode = sys::fs::statx(fd, c"", 0)?.mode;
+    match mode & libc::S_IFMT == libc::S_IFDIR {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+    }
 }
 
 #[cfg(test)]

@@ -21,10 +21,11 @@ pub(super) fn run(asked: &Asked) -> Result<(), Box<dyn Error>> {
         options,
         ..
     } = asked;
-    let point = fs::canonicalize(asked_mountpoint)
-        .map_err(|error| unusable(asked_mountpoint, "cannot remount it", &error))?;
-    let (_, id) = mount_table::open(&point)?;
-    let Some(entry) = mount_table::ours(id)?.filter(|entry| entry.point == point) else {
+    let no_remount = |error| unusable(asked_mountpoint, "cannot remount it", &error);
+    let point = fs::canonicalize(asked_mountpoint).map_err(no_remount)?;
+    let (_, id) = mount_table::open(&point).map_err(no_remount)?;
+    let entry = mount_table::ours(id).map_err(no_remount)?;
+    let Some(entry) = entry.filter(|entry| entry.point == point) else {
         return Err(format!(
             "{}: cannot remount it: no dotlockfs is mounted there",
             shown(&point)
@@ -48,7 +49,7 @@ pub(super) fn run(asked: &Asked) -> Result<(), Box<dyn Error>> {
     // A mount that nobody can write through should not say that it is writable.
     if !options.read_only
         && let Ok(below) = bare::open(&point)
-        && sys::fs::is_read_only(&below.dir)?
+        && sys::fs::is_read_only(&below.dir).map_err(no_remount)?
     {
         return Err(format!(
             "{}: cannot remount it for writing: the directory below is on a read-only file system",

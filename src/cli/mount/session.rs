@@ -5,16 +5,17 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::dead::Dead;
+use super::own::Own;
 use super::{Plan, fusermount, unusable};
 use crate::config::MountOptions;
 use crate::config::error::shown;
@@ -67,15 +68,54 @@ pub(super) fn serve(
     };
     let overlay = Overlay::new(root, rules, settings)?;
     // Before the mount, so that no signal can end us with the mount left behind.
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
     let place = Place {
         source: &source,
         mountpoint: &mountpoint,
         dead: dead.as_ref(),
     };
-    let session = mount(&overlay, &place, &options, threads)?;
+    let (session, own) = mount(&overlay, &place, &options, threads)?;
     overlay.set_notifier(session.notifier());
+    let end = until_the_end(session, signals, &place, &mut ready);
+    match &end {
+        // So that those who still ask are answered: nobody will.
+        Ok(End::Session(_)) => drop(own),
+        Ok(End::Signal(_)) | Err(_) => {
+            if let Ok(End::Signal(signal)) = end {
+                log::info!("ending by signal {signal}");
+            }
+            if let Err(error) = own.take_away() {
+                log::warn!("{}", unusable(&mountpoint, "could not unmount", &error));
+            }
+        }
+    }
+    // Before the rest, which may take a while: whoever unmounts it expects it to be unmounted.
+    if let Some(Err(error)) = dead.map(|dead| dead.detach()) {
+        let what = "the mount of an earlier daemon is still there";
+        log::warn!("{}", unusable(&mountpoint, what, &error));
+    }
+    let finished = overlay.finish(FINISH);
+    log::info!("{} is unmounted", shown(&mountpoint));
+    match end? {
+        End::Session(Err(error)) => Err(error.into()),
+        _ if finished => Ok(()),
+        _ => Err(format!(
+            "{}: not all locks could be given back; `ls -a` in the source shows their turns",
+            shown(&source)
+        )
+        .into()),
+    }
+}
 
+/// Answers, says so by `ready`, and waits for a reason to end. After an error the mount may still be
+/// there.
+fn until_the_end(
+    session: Session<Mounted>,
+    mut signals: signal_hook::iterator::Signals,
+    place: &Place<'_>,
+    ready: &mut impl FnMut() -> io::Result<()>,
+) -> Result<End, Box<dyn Error>> {
+    let mountpoint = place.mountpoint;
     let (sender, ends) = mpsc::channel();
     let signal_sender = sender.clone();
     std::thread::Builder::new()
@@ -93,34 +133,13 @@ pub(super) fn serve(
             let _ = sender.send(End::Session(session.run()));
         })?;
 
-    let mounted = fs::metadata(&mountpoint)
-        .map_err(|error| unusable(&mountpoint, "the mount does not answer", &error))?;
-    log::info!("{} is mounted at {}", shown(&source), shown(&mountpoint));
-    ready()?;
-
-    let end = ends.recv()?;
-    if let End::Signal(signal) = end {
-        log::info!("ending by signal {signal}");
-        if let Err(error) = unmount(&mountpoint, mounted.dev()) {
-            log::warn!("{}", unusable(&mountpoint, "could not unmount", &error));
-        }
-    }
-    // Before the rest, which may take a while: whoever unmounts it expects it to be unmounted.
-    if let Some(Err(error)) = dead.map(|dead| dead.detach()) {
-        let what = "the mount of an earlier daemon is still there";
-        log::warn!("{}", unusable(&mountpoint, what, &error));
-    }
-    let finished = overlay.finish(FINISH);
-    log::info!("{} is unmounted", shown(&mountpoint));
-    match end {
-        End::Session(Err(error)) => Err(error.into()),
-        _ if finished => Ok(()),
-        _ => Err(format!(
-            "{}: not all locks could be given back; `ls -a` in the source shows their turns",
-            shown(&source)
-        )
-        .into()),
-    }
+    fs::metadata(mountpoint)
+        .map_err(|error| unusable(mountpoint, "the mount does not answer", &error))?;
+    let (source, at) = (shown(place.source), shown(mountpoint));
+    log::info!("{source} is mounted at {at}");
+    // Where whoever started this process is gone, nobody knows of the mount.
+    ready().map_err(|error| unusable(mountpoint, "nobody waits for the mount", &error))?;
+    Ok(ends.recv()?)
 }
 
 /// What is mounted, and where.
@@ -131,12 +150,12 @@ struct Place<'a> {
     dead: Option<&'a Dead>,
 }
 
-fn mount(
+fn mount<'a>(
     overlay: &Arc<Overlay>,
-    place: &Place<'_>,
+    place: &Place<'a>,
     options: &MountOptions,
     threads: usize,
-) -> Result<Session<Mounted>, Box<dyn Error>> {
+) -> Result<(Session<Mounted>, Own<'a>), Box<dyn Error>> {
     let mountpoint = place.mountpoint;
     let mut config = Config::default();
     config.n_threads = Some(threads);
@@ -159,11 +178,16 @@ fn mount(
             )
         })?;
     let device = attach(OwnedFd::from(device), place, options)?;
+    let own = Own::new(mountpoint, &device)
+        .map_err(|error| unusable(mountpoint, "the new mount cannot be looked at", &error))?;
     // It is not told of the mount, which we take away ourselves: see `fusermount`.
-    Session::from_fd(Mounted(Arc::clone(overlay)), device, config.acl, config).map_err(|error| {
-        let _ = unmount_now(mountpoint, true);
-        unusable(mountpoint, "the kernel refused the session", &error).into()
-    })
+    match Session::from_fd(Mounted(Arc::clone(overlay)), device, config.acl, config) {
+        Ok(session) => Ok((session, own)),
+        Err(error) => {
+            let _ = own.take_away();
+            Err(unusable(mountpoint, "the kernel refused the session", &error).into())
+        }
+    }
 }
 
 /// Mounts as this user may, and gives the descriptor by which the kernel asks.
@@ -260,26 +284,4 @@ fn mount_as_root(
         flags(options),
         &CString::new(data)?,
     )
-}
-
-/// Unmounts, lazily where programs still use it; they then see the end when this process ends. Only
-/// while it is our mount that is seen there.
-fn unmount(mountpoint: &Path, dev: u64) -> io::Result<()> {
-    match fs::metadata(mountpoint) {
-        Ok(seen) if seen.dev() == dev => {}
-        _ => return Ok(()),
-    }
-    unmount_now(mountpoint, false).or_else(|_| unmount_now(mountpoint, true))
-}
-
-/// Unmounts what is seen there, as this user may.
-fn unmount_now(mountpoint: &Path, lazily: bool) -> io::Result<()> {
-    let path = sys::c_name(mountpoint.as_os_str())?;
-    let detach = if lazily { libc::MNT_DETACH } else { 0 };
-    match sys::mount::unmount(&path, libc::UMOUNT_NOFOLLOW | detach) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            fusermount::unmount(mountpoint, lazily)
-        }
-        other => other,
-    }
 }
