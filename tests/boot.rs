@@ -64,9 +64,9 @@ fn hosts_boot_with_a_guarded_directory() {
 
     // A reboot in good order.
     let down = format!(
-        "umount {DATA} || exit
-        for ((i = 0; i < 600; i++)); do umount {DATA} && exit; sleep 0.1; done
-        exit 1"
+        "for mount in view nfs; do
+            for ((i = 0; ; i++)); do umount {DATA} && break; ((i < 600)) || exit 1; sleep 0.1; done
+        done"
     );
     cluster.run_ok("host1", &down);
     cluster.kill("host1");

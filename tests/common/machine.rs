@@ -18,9 +18,11 @@ pub const MOUNT_FAILED: Option<i32> = Some(32);
 
 /// Makes the namespace look as it should, says so, and keeps it until the end of its input.
 /// `$1` is the directory of the test. The links in it replace `/usr/sbin`, where mount(8) finds
-/// its helpers by the name `/sbin`. Copies of others' mounts would keep their daemons. mount(8) wants a name of who uses it.
+/// its helpers by the name `/sbin`. Copies of others' mounts would keep their daemons; nobody looks
+/// into them, since a daemon may be stopped. mount(8) wants a name of who uses it.
 const SET_UP: &str = r#"
-    umount --all --lazy --types fuse.dotlockfs || :
+    grep -F ' - fuse.dotlockfs ' /proc/self/mountinfo | cut -d ' ' -f 5 | tac |
+        while read -r point; do umount --lazy --no-canonicalize "$point" || :; done
     mkdir "$1/real"
     mount --bind /usr/sbin "$1/real"
     mount -t tmpfs -o mode=755 none /usr/sbin

@@ -18,6 +18,12 @@ use crate::sys;
 
 const PROGRAM: &str = "fusermount3";
 
+/// As with other FUSE programs, a variable may name another one. It has no more rights than whoever
+/// sets it.
+fn program() -> OsString {
+    std::env::var_os("FUSERMOUNT_PATH").unwrap_or_else(|| PROGRAM.into())
+}
+
 /// Mounts, and gives the descriptor by which the kernel asks.
 ///
 /// # Errors
@@ -28,7 +34,7 @@ pub(super) fn mount(
     options: &MountOptions,
 ) -> io::Result<OwnedFd> {
     let (ours, its) = UnixStream::pair()?;
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     // It sends the descriptor through the socket that the variable names: its standard input.
     // In a group of its own, so that no key ends it (Ctrl-C) between the mount and the descriptor.
     command
@@ -54,7 +60,7 @@ pub(super) fn mount(
 /// # Errors
 /// What fusermount3 says, or that there is none.
 pub(super) fn unmount(mountpoint: &Path, lazily: bool) -> io::Result<()> {
-    let run = Command::new(PROGRAM)
+    let run = Command::new(program())
         .arg("-u")
         .args(lazily.then_some("-z"))
         .arg("--")

@@ -37,7 +37,7 @@ pub(super) struct Syslog(Arc<Mutex<Line>>);
 struct Line {
     logger: Option<Logger<LoggerBackend, Formatter3164>>,
     waiting: VecDeque<Message>,
-    /// How many messages did not fit in.
+    /// How many messages did not fit in, or were too long.
     dropped: u64,
     /// Whether a thread waits for the socket.
     is_watched: bool,
@@ -47,6 +47,15 @@ struct Message {
     level: Level,
     text: String,
     since: Instant,
+}
+
+/// What became of a message.
+enum Delivery {
+    Done,
+    /// No socket takes it; those behind it must not wait for it.
+    TooLong,
+    /// Nobody listens.
+    Nobody,
 }
 
 /// Logs to syslog from now on. Says whether somebody listens yet.
@@ -114,31 +123,45 @@ impl Line {
 
     /// Sends what waits, and says whether nothing is left.
     fn send(&mut self) -> bool {
-        if self.dropped > 0 && self.deliver(Level::Warn, &lost(self.dropped)) {
-            self.dropped = 0;
-        }
+        self.send_lost();
         while let Some(message) = self.waiting.pop_front() {
             let late = message.since.elapsed();
             let text = match late < LATE {
                 true => message.text.clone(),
                 false => format!("{} ({} s ago)", message.text, late.as_secs()),
             };
-            if !self.deliver(message.level, &text) {
-                self.waiting.push_front(message);
-                return false;
+            match self.deliver(message.level, &text) {
+                Delivery::Done => {}
+                Delivery::TooLong => self.dropped += 1,
+                Delivery::Nobody => {
+                    self.waiting.push_front(message);
+                    return false;
+                }
             }
         }
+        self.send_lost();
         true
     }
 
+    /// Says how many messages are lost, where some are.
+    fn send_lost(&mut self) {
+        if self.dropped == 0 {
+            return;
+        }
+        let text = lost(self.dropped);
+        if let Delivery::Done = self.deliver(Level::Warn, &text) {
+            self.dropped = 0;
+        }
+    }
+
     /// Sends one message; by a new connection where the old one leads nowhere.
-    fn deliver(&mut self, level: Level, text: &str) -> bool {
+    fn deliver(&mut self, level: Level, text: &str) -> Delivery {
         for _ in 0..2 {
             if self.logger.is_none() && !self.connect() {
-                return false;
+                return Delivery::Nobody;
             }
             let Some(logger) = &mut self.logger else {
-                return false;
+                return Delivery::Nobody;
             };
             let sent = match level {
                 Level::Error => logger.err(text),
@@ -146,17 +169,22 @@ impl Line {
                 Level::Info => logger.info(text),
                 Level::Debug | Level::Trace => logger.debug(text),
             };
-            if sent.is_ok() {
-                return true;
+            match sent {
+                Ok(()) => return Delivery::Done,
+                Err(syslog::Error::Write(error) | syslog::Error::Io(error))
+                    if error.raw_os_error() == Some(libc::EMSGSIZE) =>
+                {
+                    return Delivery::TooLong;
+                }
+                Err(_) => self.logger = None,
             }
-            self.logger = None;
         }
-        false
+        Delivery::Nobody
     }
 }
 
 fn lost(messages: u64) -> String {
-    format!("{messages} messages are lost: there was no syslog to take them")
+    format!("{messages} messages are lost: there was no syslog to take them, or they were too long")
 }
 
 /// Waits for the socket, and sends what waits for it. Where names cannot be watched, the next
@@ -170,18 +198,12 @@ fn watch(line: &Mutex<Line>) {
 fn wait_for_the_socket(line: &Mutex<Line>) -> io::Result<()> {
     let watch = Watch::new()?;
     let socket = Path::new(SOCKET);
-    // With systemd it is a link to another directory.
-    let target = std::fs::read_link(socket).ok();
-    let target = target
-        .as_deref()
-        .map(|target| Path::new("/dev").join(target));
-    let directories = [Some(socket), target.as_deref()];
-    let directories = directories.into_iter().flatten().filter_map(Path::parent);
-    for directory in directories {
-        // The target's may not be there yet.
-        let _ = sys::c_name(directory.as_os_str()).and_then(|name| watch.add(&name));
-    }
     loop {
+        watch_way(&watch, socket)?;
+        // With systemd it is a link to another directory.
+        if let Ok(target) = std::fs::read_link(socket) {
+            watch_way(&watch, &Path::new("/dev").join(target))?;
+        }
         for _ in 0..TRIES {
             let mut line = line.lock();
             if line.send() {
@@ -196,5 +218,21 @@ fn wait_for_the_socket(line: &Mutex<Line>) -> io::Result<()> {
             thread::sleep(PAUSE);
         }
         watch.wait()?;
+    }
+}
+
+/// Watches the nearest directory on the way to a name that is there.
+fn watch_way(watch: &Watch, name: &Path) -> io::Result<()> {
+    let mut watched = None;
+    loop {
+        let nearest = name.ancestors().skip(1).find(|above| above.is_dir());
+        // Nothing has come nearer before the watch was there.
+        if nearest == watched {
+            return Ok(());
+        }
+        if let Some(nearest) = nearest {
+            watch.add(&sys::c_name(nearest.as_os_str())?)?;
+        }
+        watched = nearest;
     }
 }
