@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use common::world::Stopped;
 use common::{
     ALICE, DEADLINE, Mount, Who, command, daemons, directory, dotlockfs, end_of, finish,
     home_of_a_user, is_mounted, mount_line, python, require_program, require_root, send, shell,
@@ -622,6 +623,51 @@ fn an_ordinary_user_mounts_with_fusermount3() {
     let log = path("source").join("sub/log");
     assert_eq!(fs::read_to_string(&log).expect("read"), "one\n2\n3\n4\n");
     assert_eq!(fs::metadata(&log).expect("stat").uid(), 1000);
+}
+
+/// A daemon that ends late must not take another's mount for its own, which is gone; not when a
+/// signal asks it to unmount, either.
+#[test]
+fn what_was_mounted_since_stays_when_a_daemon_ends() {
+    let home = home_of_a_user();
+    let path = |name: &str| home.path().join(name);
+    fs::create_dir(path("other")).expect("mkdir");
+    std::os::unix::fs::chown(path("other"), Some(1000), Some(1000)).expect("chown");
+    let place = path("mountpoint");
+    let start = |source: &str| {
+        let mut start = command(ALICE, path("dotlockfs"));
+        start.args([path(source), place.clone()]);
+        Mount::started_by(&mut start, &place)
+    };
+    for signal in [None, Some(libc::SIGTERM)] {
+        let first = start("source");
+        let daemon = first.daemon();
+        let stopped = Stopped::new(daemon);
+        let unmount = || {
+            let mut unmount = command(ALICE, "fusermount3");
+            finish(unmount.arg("-u").arg(&place)).status.success()
+        };
+        assert!(wait_until(DEADLINE, unmount), "the mount is busy");
+        // It gets the number of the first one's file system, if no other test does.
+        let second = start("other");
+        if let Some(signal) = signal {
+            send(daemon, signal);
+        }
+        drop(stopped);
+        let ended = wait_until(DEADLINE, || !daemons(&place).contains(&daemon));
+        assert!(ended, "the daemon goes on after fusermount3 -u");
+        let line = mount_line(&place).expect("the second mount is there");
+        assert_eq!(line.source, path("other"));
+        shell(ALICE, r#"echo line > "$1/log""#, &[&place]);
+        assert!(path("other/log").exists(), "it works");
+
+        // By a signal it takes away its own.
+        send(second.daemon(), libc::SIGTERM);
+        let gone = wait_until(DEADLINE, || {
+            !is_mounted(&place) && daemons(&place).is_empty()
+        });
+        assert!(gone, "SIGTERM ends the daemon and the mount");
+    }
 }
 
 #[test]

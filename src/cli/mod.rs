@@ -63,8 +63,8 @@ pub struct MountArgs {
     pub source: PathBuf,
     /// Where the guarded view appears; may be SOURCE itself
     pub mountpoint: PathBuf,
-    /// Mount options, separated by commas: allow_other, ro, nopassthrough, guard=GLOB[:GLOB...], and those of mount(8)
-    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    /// Mount options, separated by commas: allow_other, ro, nopassthrough, guard=GLOB[:GLOB...], require_mount, and those of mount(8)
+    #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Rule file to use in place of SOURCE/.dotlockfs.toml
     #[arg(long, value_name = "FILE")]
@@ -199,8 +199,13 @@ pub struct DoctorArgs {
 }
 
 /// Runs the command and gives the exit status of the process: 0 for success, 1 for a failure
-/// that was reported, 2 for arguments that could not be understood.
+/// that was reported, 2 for arguments that could not be understood. Called as mount(8)'s helper, it
+/// gives that one's statuses.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if mount::helper::is_called(arguments.next().as_deref()) {
+        return mount::helper::main();
+    }
     let cli = Cli::parse();
     let outcome = match (cli.command, cli.mount) {
         (Some(Command::Demo(args)), _) => demo::run(&args),

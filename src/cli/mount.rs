@@ -3,7 +3,12 @@
 
 mod daemon;
 mod dead;
+mod fusermount;
+pub mod helper;
+mod own;
+mod remount;
 mod session;
+mod syslog;
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -17,11 +22,22 @@ use std::process::ExitCode;
 use super::{MountArgs, mount_table};
 use crate::backing;
 use crate::config::error::shown;
+use crate::config::options::{self, Unknown};
 use crate::config::{self, MountOptions, Rules};
 use crate::sys;
 use dead::Dead;
 
-/// What the checks have made of the arguments.
+/// Threads that read requests, where nothing else is asked for.
+const THREADS: usize = 2;
+
+/// What is to be mounted, and where, as it was asked for.
+struct Asked {
+    source: PathBuf,
+    mountpoint: PathBuf,
+    options: MountOptions,
+}
+
+/// What the checks have made of it.
 struct Plan {
     /// For messages, `findmnt` and `df`.
     source: PathBuf,
@@ -32,8 +48,6 @@ struct Plan {
     dead: Option<Dead>,
     options: MountOptions,
     rules: Rules,
-    log_level: log::LevelFilter,
-    threads: usize,
 }
 
 /// Runs it. In the background this returns once the mount answers.
@@ -41,23 +55,55 @@ struct Plan {
 /// # Errors
 /// One line for the user: what failed, on which path, what to do.
 pub fn run(args: MountArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let foreground = args.foreground;
-    let plan = check(args)?;
-    if foreground {
-        daemon::log_to_stderr(plan.log_level);
-        session::serve(plan, || Ok(()))?;
+    let mut options = options::parse(&args.options, Unknown::Refuse)?;
+    options.config = args.config.or(options.config);
+    options.log_level.get_or_insert(args.log_level);
+    options.threads.get_or_insert(args.threads);
+    let asked = Asked {
+        source: args.source,
+        mountpoint: args.mountpoint,
+        options,
+    };
+    if asked.options.remount {
+        remount::run(&asked)?;
         return Ok(ExitCode::SUCCESS);
     }
-    daemon::in_background(plan.log_level, |ready| session::serve(plan, ready))
+    if !args.foreground {
+        return in_background(asked);
+    }
+    let plan = check(asked)?;
+    daemon::log_to_stderr(plan.log_level());
+    session::serve(plan, || Ok(()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
-    let options = config::options::parse(&args.options)?;
+/// Mounts, and returns once the mount answers.
+fn in_background(asked: Asked) -> Result<ExitCode, Box<dyn Error>> {
+    let plan = check(asked)?;
+    daemon::in_background(plan.log_level(), |ready| session::serve(plan, ready))
+}
+
+impl Plan {
+    fn log_level(&self) -> log::LevelFilter {
+        self.options.log_level.unwrap_or(log::LevelFilter::Info)
+    }
+
+    fn threads(&self) -> usize {
+        self.options.threads.map_or(THREADS, usize::from)
+    }
+}
+
+fn check(asked: Asked) -> Result<Plan, Box<dyn Error>> {
+    let Asked {
+        source: asked_source,
+        mountpoint: asked_mountpoint,
+        options,
+    } = asked;
     backing::check_proc()?;
-    let no_source = |error| unusable(&args.source, "cannot use it as the source", &error);
-    let source = fs::canonicalize(&args.source).map_err(no_source)?;
-    let no_mountpoint = |error| unusable(&args.mountpoint, "cannot mount there", &error);
-    let mountpoint = fs::canonicalize(&args.mountpoint).map_err(no_mountpoint)?;
+    let no_source = |error| unusable(&asked_source, "cannot use it as the source", &error);
+    let source = fs::canonicalize(&asked_source).map_err(no_source)?;
+    let no_mountpoint = |error| unusable(&asked_mountpoint, "cannot mount there", &error);
+    let mountpoint = fs::canonicalize(&asked_mountpoint).map_err(no_mountpoint)?;
     let dead = dead::find(&mountpoint)?;
     let root = match &dead {
         Some(dead) if mountpoint == source => open_below(dead, &source)?,
@@ -71,7 +117,10 @@ fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
         })?,
     };
     // One would hide the names from the other by which hosts take turns.
-    if let Some(living) = mount_table::ours(mount_table::id_of(&root)?)? {
+    if let Some(living) = mount_table::id_of(&root)
+        .and_then(mount_table::ours)
+        .map_err(no_source)?
+    {
         return Err(format!(
             "{}: is guarded by dotlockfs already, which is mounted at {1}; to mount it with other \
              options, first: umount {1}",
@@ -80,9 +129,19 @@ fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
         )
         .into());
     }
+    // First, since that makes autofs mount what it has for the place.
     if dead.is_none() && !fs::metadata(&mountpoint).map_err(no_mountpoint)?.is_dir() {
         return Err(format!(
             "{}: cannot mount there: Not a directory",
+            shown(&mountpoint)
+        )
+        .into());
+    }
+    if dead.is_none() && shows(&mountpoint, &source).map_err(no_mountpoint)? {
+        return Err(format!(
+            "{1}: is mounted already, and shows {0}; to mount it with other options, first: umount \
+             {1}",
+            shown(&source),
             shown(&mountpoint)
         )
         .into());
@@ -96,6 +155,8 @@ fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
         )
         .into());
     }
+    check_names(&options, &asked_source, &source)?;
+    check_type(&options, &root, &source)?;
     if options.allow_other && sys::creds::euid() != 0 {
         return Err(format!(
             "{}: only root can mount it for other users (allow_other): their files are reached \
@@ -104,15 +165,14 @@ fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
         )
         .into());
     }
-    if !options.read_only && sys::fs::is_read_only(&root)? {
+    if !options.read_only && sys::fs::is_read_only(&root).map_err(no_source)? {
         return Err(format!(
             "{}: is on a read-only file system; add -o ro to mount it for reading",
             shown(&source)
         )
         .into());
     }
-    let file = args.config.as_deref().or(options.config.as_deref());
-    let rules = rules(file, &options, &source, |file| {
+    let rules = rules(options.config.as_deref(), &options, &source, |file| {
         // What would be read by way of a dead mount is reached below it.
         let file = std::path::absolute(file).ok()?;
         let leads_out = |component| component == Component::ParentDir;
@@ -128,11 +188,54 @@ fn check(args: MountArgs) -> Result<Plan, Box<dyn Error>> {
         mountpoint,
         dead,
         rules,
-        log_level: options.log_level.unwrap_or(args.log_level),
-        threads: usize::from(args.threads),
         source,
         options,
     })
+}
+
+/// Whether a mount of ours stands at the mountpoint that shows the source already.
+fn shows(mountpoint: &Path, source: &Path) -> io::Result<bool> {
+    let (_, id) = mount_table::open(mountpoint)?;
+    let there = mount_table::ours(id)?;
+    Ok(there.is_some_and(|entry| entry.point == mountpoint && entry.source == source))
+}
+
+/// Refuses another name than the source's: by it `mount -a` knows what is mounted already.
+fn check_names(options: &MountOptions, asked: &Path, source: &Path) -> Result<(), String> {
+    match options.fsname.as_deref().map(Path::new) {
+        Some(name) if name != source && name != asked => Err(format!(
+            "mount option fsname={}: the name is always that of the source, {}, so leave it out",
+            shown(name),
+            shown(source)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a source on another type of file system than `require_mount` asks for: most often the
+/// bare directory on which the NFS is not mounted yet.
+fn check_type(options: &MountOptions, root: &OwnedFd, source: &Path) -> Result<(), Box<dyn Error>> {
+    if options.require_mount.is_empty() {
+        return Ok(());
+    }
+    let unknown = |error| unusable(source, "the type of its file system is not known", &error);
+    let id = mount_table::id_of(root).map_err(unknown)?;
+    let dev = sys::fs::statx(root, c"", 0).map_err(unknown)?.dev;
+    let table = mount_table::read().map_err(unknown)?;
+    // The mount of a copy is in no table.
+    let by_id = table.iter().find(|entry| entry.id == id);
+    let entry = by_id.or_else(|| table.iter().find(|entry| entry.dev == dev));
+    let kind = entry.map_or("an unknown file system", |entry| &entry.kind);
+    let wanted = |wanted: &String| wanted == kind || (wanted == "nfs" && kind == "nfs4");
+    match options.require_mount.iter().any(wanted) {
+        true => Ok(()),
+        false => Err(format!(
+            "{}: is on {kind}, and require_mount asks for {}: is the file system mounted there yet?",
+            shown(source),
+            options.require_mount.join(" or ")
+        )
+        .into()),
+    }
 }
 
 /// A path that cannot be used, with the reason and without the number of the error.

@@ -6,10 +6,12 @@
 
 pub mod creds;
 pub mod dirents;
+pub mod fds;
 pub mod fs;
 pub mod locks;
 pub mod mount;
 pub mod process;
+pub mod watch;
 
 use std::ffi::{CString, OsStr};
 use std::io;

@@ -51,6 +51,16 @@ pub fn own_namespace() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(drop)
 }
 
+/// Enters a mount namespace (`setns(2)`), which an open file of `/proc/PID/ns/mnt` names.
+///
+/// # Errors
+/// Those of `setns(2)`; `EINVAL` with more than one thread, or where the file is none of these.
+pub fn enter_namespace(namespace: impl AsFd) -> io::Result<()> {
+    // SAFETY: takes a descriptor and a flag. Root and working directory become those of the
+    // namespace.
+    check(unsafe { libc::setns(namespace.as_fd().as_raw_fd(), libc::CLONE_NEWNS) }).map(drop)
+}
+
 /// `open_tree(2)` with `OPEN_TREE_CLONE`: a copy of the mounts at a path and below it, mounted
 /// nowhere, which is there as long as the descriptor (an `O_PATH` one) is open.
 ///

@@ -1,8 +1,11 @@
-//! The process itself: clocks, limits, forking into the background.
+//! The process itself: clocks, limits, forking into the background, signals.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::check;
@@ -74,8 +77,8 @@ const JOINED_LOOKS: u32 = 10_000;
 /// Which side of a [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fork {
-    /// The process that called it.
-    Parent,
+    /// The process that called it, with the number of the new one.
+    Parent(u32),
     /// The new one.
     Child,
 }
@@ -97,10 +100,86 @@ pub fn fork() -> io::Result<Fork> {
         std::thread::sleep(Duration::from_millis(1));
     }
     // SAFETY: with one thread the child is a whole copy; nothing is shared that it must not use.
-    match check(unsafe { libc::fork() })? {
-        0 => Ok(Fork::Child),
-        _ => Ok(Fork::Parent),
+    let pid = check(unsafe { libc::fork() })?;
+    match u32::try_from(pid) {
+        Ok(pid) if pid != 0 => Ok(Fork::Parent(pid)),
+        _ => Ok(Fork::Child),
     }
+}
+
+/// The signals that a thread had blocked.
+#[derive(Clone, Copy)]
+pub struct Mask(libc::sigset_t);
+
+/// Blocks these signals in this thread beside those that are, and gives those that were.
+///
+/// # Errors
+/// Those of `pthread_sigmask(3)`; `EINVAL` for a number that is no signal.
+pub fn block(signals: &[i32]) -> io::Result<Mask> {
+    let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: both sets are valid to write; the first is filled before a signal is added to it, the
+    // second where the last call succeeds.
+    unsafe {
+        check(libc::sigemptyset(blocked.as_mut_ptr()))?;
+        for signal in signals {
+            check(libc::sigaddset(blocked.as_mut_ptr(), *signal))?;
+        }
+        let blocked = blocked.as_ptr();
+        match libc::pthread_sigmask(libc::SIG_BLOCK, blocked, before.as_mut_ptr()) {
+            0 => Ok(Mask(before.assume_init())),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+impl Mask {
+    /// Blocks these signals in this thread, and no others.
+    pub fn restore(self) {
+        // SAFETY: the set is a whole one. The call cannot fail with it.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}
+
+/// From now on the first of these signals sets `told` and asks another process to end (SIGTERM).
+/// Any further one ends this process, with the exit status `status`.
+///
+/// # Errors
+/// Those of `sigaction(2)`; `ESRCH` for a number that is no process.
+pub fn end_with(signals: &[i32], pid: u32, told: &Arc<AtomicBool>, status: i32) -> io::Result<()> {
+    let pid = number_of(pid)?;
+    for signal in signals {
+        let told = Arc::clone(told);
+        let end = move || {
+            if told.swap(true, Ordering::SeqCst) {
+                signal_hook::low_level::exit(status);
+            }
+            // SAFETY: kill(2) may be called by a handler, and takes plain numbers.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        };
+        // SAFETY: the handler does what a handler may do, and nothing else.
+        unsafe { signal_hook::low_level::register(*signal, end) }?;
+    }
+    Ok(())
+}
+
+/// Whether a child of this process has ended. Where it has, its number is free afterwards, and this
+/// must not be asked again.
+///
+/// # Errors
+/// Those of `waitpid(2)`; `ESRCH` for a number that is no process.
+pub fn has_ended(child: u32) -> io::Result<bool> {
+    let pid = number_of(child)?;
+    // SAFETY: takes plain numbers; the status is not asked for.
+    Ok(check(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) })? == pid)
+}
+
+/// The number of a process (or of a group), and of none that means several.
+fn number_of(process: u32) -> io::Result<libc::pid_t> {
+    libc::pid_t::try_from(process)
+        .ok()
+        .filter(|number| *number > 1)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
 /// Leaves the session and the terminal of the shell that started this process.
@@ -156,10 +235,7 @@ pub fn umask(mask: u32) -> u32 {
 /// # Errors
 /// `ESRCH` where there is no such group; those of `kill(2)`.
 pub fn kill_group(leader: u32) -> io::Result<()> {
-    let group = libc::pid_t::try_from(leader)
-        .ok()
-        .filter(|group| *group > 1)
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+    let group = number_of(leader)?;
     // SAFETY: takes plain numbers.
     check(unsafe { libc::kill(-group, libc::SIGKILL) }).map(drop)
 }

@@ -7,6 +7,7 @@
 
 pub mod faults;
 pub mod leftovers;
+pub mod machine;
 pub mod program;
 pub mod talker;
 pub mod transcript;

@@ -18,7 +18,6 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::cli::mount_table::{self, Entry, OURS};
@@ -153,20 +152,8 @@ impl Dead {
         detach_top(&self.point)
     }
 
-    /// The same for users without rights, by fusermount3.
-    ///
-    /// # Errors
-    /// What fusermount3 says, or that there is none.
-    pub(super) fn detach_by_helper(&self) -> io::Result<()> {
-        let run = Command::new("fusermount3")
-            .args(["-u", "-z", "--"])
-            .arg(&self.point)
-            .stdin(Stdio::null())
-            .output()?;
-        if run.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&run.stderr);
-        Err(io::Error::other(said.trim().replace('\n', "; ")))
+    /// Where it is mounted.
+    pub(super) fn point(&self) -> &Path {
+        &self.point
     }
 }

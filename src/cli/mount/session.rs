@@ -5,18 +5,18 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use fuser::{Config, Session, SessionACL};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::dead::Dead;
-use super::{Plan, unusable};
+use super::own::Own;
+use super::{Plan, fusermount, unusable};
 use crate::config::MountOptions;
 use crate::config::error::shown;
 use crate::fs::{Mounted, Overlay, Settings};
@@ -44,6 +44,7 @@ pub(super) fn serve(
     plan: Plan,
     mut ready: impl FnMut() -> io::Result<()>,
 ) -> Result<(), Box<dyn Error>> {
+    let threads = plan.threads();
     for warning in plan.rules.warnings() {
         log::warn!("{warning}");
     }
@@ -60,8 +61,6 @@ pub(super) fn serve(
         dead,
         options,
         rules,
-        threads,
-        ..
     } = plan;
     let settings = Settings {
         many_users: options.allow_other,
@@ -69,16 +68,54 @@ pub(super) fn serve(
     };
     let overlay = Overlay::new(root, rules, settings)?;
     // Before the mount, so that no signal can end us with the mount left behind.
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
     let place = Place {
         source: &source,
         mountpoint: &mountpoint,
         dead: dead.as_ref(),
     };
-    let mut session = mount(&overlay, &place, &options, threads)?;
+    let (session, own) = mount(&overlay, &place, &options, threads)?;
     overlay.set_notifier(session.notifier());
-    let mut unmounter = session.unmount_callable();
+    let end = until_the_end(session, signals, &place, &mut ready);
+    match &end {
+        // So that those who still ask are answered: nobody will.
+        Ok(End::Session(_)) => drop(own),
+        Ok(End::Signal(_)) | Err(_) => {
+            if let Ok(End::Signal(signal)) = end {
+                log::info!("ending by signal {signal}");
+            }
+            if let Err(error) = own.take_away() {
+                log::warn!("{}", unusable(&mountpoint, "could not unmount", &error));
+            }
+        }
+    }
+    // Before the rest, which may take a while: whoever unmounts it expects it to be unmounted.
+    if let Some(Err(error)) = dead.map(|dead| dead.detach()) {
+        let what = "the mount of an earlier daemon is still there";
+        log::warn!("{}", unusable(&mountpoint, what, &error));
+    }
+    let finished = overlay.finish(FINISH);
+    log::info!("{} is unmounted", shown(&mountpoint));
+    match end? {
+        End::Session(Err(error)) => Err(error.into()),
+        _ if finished => Ok(()),
+        _ => Err(format!(
+            "{}: not all locks could be given back; `ls -a` in the source shows their turns",
+            shown(&source)
+        )
+        .into()),
+    }
+}
 
+/// Answers, says so by `ready`, and waits for a reason to end. After an error the mount may still be
+/// there.
+fn until_the_end(
+    session: Session<Mounted>,
+    mut signals: signal_hook::iterator::Signals,
+    place: &Place<'_>,
+    ready: &mut impl FnMut() -> io::Result<()>,
+) -> Result<End, Box<dyn Error>> {
+    let mountpoint = place.mountpoint;
     let (sender, ends) = mpsc::channel();
     let signal_sender = sender.clone();
     std::thread::Builder::new()
@@ -96,37 +133,13 @@ pub(super) fn serve(
             let _ = sender.send(End::Session(session.run()));
         })?;
 
-    let mounted = fs::metadata(&mountpoint)
-        .map_err(|error| unusable(&mountpoint, "the mount does not answer", &error))?;
-    log::info!("{} is mounted at {}", shown(&source), shown(&mountpoint));
-    ready()?;
-
-    let end = ends.recv()?;
-    if let End::Signal(signal) = end {
-        log::info!("ending by signal {signal}");
-        let unmounted = unmounter
-            .unmount()
-            .and_then(|()| unmount(&mountpoint, mounted.dev()));
-        if let Err(error) = unmounted {
-            log::warn!("{}", unusable(&mountpoint, "could not unmount", &error));
-        }
-    }
-    // Before the rest, which may take a while: whoever unmounts it expects it to be unmounted.
-    if let Some(Err(error)) = dead.map(|dead| dead.detach()) {
-        let what = "the mount of an earlier daemon is still there";
-        log::warn!("{}", unusable(&mountpoint, what, &error));
-    }
-    let finished = overlay.finish(FINISH);
-    log::info!("{} is unmounted", shown(&mountpoint));
-    match end {
-        End::Session(Err(error)) => Err(error.into()),
-        _ if finished => Ok(()),
-        _ => Err(format!(
-            "{}: not all locks could be given back; `ls -a` in the source shows their turns",
-            shown(&source)
-        )
-        .into()),
-    }
+    fs::metadata(mountpoint)
+        .map_err(|error| unusable(mountpoint, "the mount does not answer", &error))?;
+    let (source, at) = (shown(place.source), shown(mountpoint));
+    log::info!("{source} is mounted at {at}");
+    // Where whoever started this process is gone, nobody knows of the mount.
+    ready().map_err(|error| unusable(mountpoint, "nobody waits for the mount", &error))?;
+    Ok(ends.recv()?)
 }
 
 /// What is mounted, and where.
@@ -137,15 +150,13 @@ struct Place<'a> {
     dead: Option<&'a Dead>,
 }
 
-fn mount(
+fn mount<'a>(
     overlay: &Arc<Overlay>,
-    place: &Place<'_>,
+    place: &Place<'a>,
     options: &MountOptions,
     threads: usize,
-) -> Result<Session<Mounted>, Box<dyn Error>> {
-    let Place {
-        source, mountpoint, ..
-    } = *place;
+) -> Result<(Session<Mounted>, Own<'a>), Box<dyn Error>> {
+    let mountpoint = place.mountpoint;
     let mut config = Config::default();
     config.n_threads = Some(threads);
     config.clone_fd = true;
@@ -166,34 +177,46 @@ fn mount(
                 error.kind()
             )
         })?;
+    let device = attach(OwnedFd::from(device), place, options)?;
+    let own = Own::new(mountpoint, &device)
+        .map_err(|error| unusable(mountpoint, "the new mount cannot be looked at", &error))?;
+    // It is not told of the mount, which we take away ourselves: see `fusermount`.
+    match Session::from_fd(Mounted(Arc::clone(overlay)), device, config.acl, config) {
+        Ok(session) => Ok((session, own)),
+        Err(error) => {
+            let _ = own.take_away();
+            Err(unusable(mountpoint, "the kernel refused the session", &error).into())
+        }
+    }
+}
+
+/// Mounts as this user may, and gives the descriptor by which the kernel asks.
+fn attach(
+    device: OwnedFd,
+    place: &Place<'_>,
+    options: &MountOptions,
+) -> Result<OwnedFd, Box<dyn Error>> {
+    let Place {
+        source, mountpoint, ..
+    } = *place;
     if sys::creds::euid() == 0 {
-        let device = OwnedFd::from(device);
         match mount_as_root(&device, source, mountpoint, options) {
-            Ok(()) => {
-                let session =
-                    Session::from_fd(Mounted(Arc::clone(overlay)), device, config.acl, config);
-                return session.map_err(|error| {
-                    let _ = sys::c_name(mountpoint.as_os_str())
-                        .and_then(|path| sys::mount::unmount(&path, libc::MNT_DETACH));
-                    unusable(mountpoint, "the kernel refused the session", &error).into()
-                });
-            }
+            Ok(()) => return Ok(device),
             // Root of a container may still have the helper.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
             Err(error) => return Err(unusable(mountpoint, "cannot mount there", &error).into()),
         }
     }
     if let Some(dead) = place.dead {
-        // The helper, and fuser, cannot mount upon it. The directory below is another than the
-        // source here, and its place is shown to nobody as the guarded one.
-        dead.detach_by_helper().map_err(|error| {
+        // The helper cannot mount upon it. The directory below is another than the source here,
+        // and its place is shown to nobody as the guarded one.
+        fusermount::unmount(dead.point(), true).map_err(|error| {
             let what =
                 "the mount of a daemon that has ended cannot be taken away (fusermount3 -u -z)";
             unusable(mountpoint, what, &error)
         })?;
     }
-    config.mount_options = options_of_fuser(source, options);
-    Session::new(Mounted(Arc::clone(overlay)), mountpoint, &config)
+    fusermount::mount(source, mountpoint, options)
         .map_err(|error| no_mount(mountpoint, &error).into())
 }
 
@@ -205,21 +228,11 @@ fn no_mount(mountpoint: &Path, error: &io::Error) -> String {
             shown(mountpoint)
         );
     }
-    let text = error.to_string();
-    format!(
-        "{}: cannot mount there: {}",
-        shown(mountpoint),
-        text.trim().replace('\n', "; ")
-    )
+    format!("{}: cannot mount there: {error}", shown(mountpoint))
 }
 
-/// Mounts by mount(2), so that the type is `fuse.dotlockfs` without a helper.
-fn mount_as_root(
-    device: &OwnedFd,
-    source: &Path,
-    mountpoint: &Path,
-    options: &MountOptions,
-) -> io::Result<()> {
+/// The flags of mount(2). Mounts of dotlockfs are always `nosuid` and `nodev`.
+pub(super) fn flags(options: &MountOptions) -> libc::c_ulong {
     let mut flags = libc::MS_NOSUID | libc::MS_NODEV;
     if options.read_only {
         flags |= libc::MS_RDONLY;
@@ -238,6 +251,16 @@ fn mount_as_root(
             _ => 0,
         };
     }
+    flags
+}
+
+/// Mounts by mount(2), so that the type is `fuse.dotlockfs` without a helper.
+fn mount_as_root(
+    device: &OwnedFd,
+    source: &Path,
+    mountpoint: &Path,
+    options: &MountOptions,
+) -> io::Result<()> {
     let mut data = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0",
         device.as_raw_fd()
@@ -250,54 +273,15 @@ fn mount_as_root(
             data.push_str(word);
         }
     }
+    for label in &options.labels {
+        // The kernel takes a value with commas in quotes, as mount(8) does.
+        data.push_str(&format!(",{label}"));
+    }
     sys::mount::mount(
         &sys::c_name(source.as_os_str())?,
         &sys::c_name(mountpoint.as_os_str())?,
         c"fuse.dotlockfs",
-        flags,
+        flags(options),
         &CString::new(data)?,
     )
-}
-
-/// The same for fusermount3, by way of fuser.
-fn options_of_fuser(source: &Path, options: &MountOptions) -> Vec<MountOption> {
-    // Commas and backslashes are escaped for fusermount3 as libfuse does it.
-    let name = String::from_utf8_lossy(source.as_os_str().as_bytes())
-        .replace('\\', "\\\\")
-        .replace(',', "\\,");
-    let mut list = vec![
-        MountOption::FSName(name),
-        MountOption::Subtype("dotlockfs".to_owned()),
-        MountOption::NoSuid,
-        MountOption::NoDev,
-    ];
-    if options.read_only {
-        list.push(MountOption::RO);
-    }
-    if options.default_permissions {
-        list.push(MountOption::DefaultPermissions);
-    }
-    let known = ["nosuid", "nodev"];
-    let others = options
-        .kernel
-        .iter()
-        .filter(|word| !known.contains(&word.as_str()));
-    list.extend(others.map(|word| MountOption::CUSTOM(word.clone())));
-    list
-}
-
-/// Unmounts by umount(2), lazily where programs still use it; programs then see the end when this
-/// process ends. Only while it is our mount that is seen there.
-fn unmount(mountpoint: &PathBuf, dev: u64) -> io::Result<()> {
-    match fs::metadata(mountpoint) {
-        Ok(seen) if seen.dev() == dev => {}
-        _ => return Ok(()),
-    }
-    let path = sys::c_name(mountpoint.as_os_str())?;
-    match sys::mount::unmount(&path, libc::UMOUNT_NOFOLLOW) {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            sys::mount::unmount(&path, libc::UMOUNT_NOFOLLOW | libc::MNT_DETACH)
-        }
-        other => other,
-    }
 }
