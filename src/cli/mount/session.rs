@@ -47,12 +47,7 @@ pub(super) fn serve(
     for warning in plan.rules.warnings() {
         log::warn!("{warning}");
     }
-    sys::process::clear_umask();
-    sys::process::bound_free_memory(KEPT_FREE, OWN_MAPPING);
-    match sys::process::raise_open_files() {
-        Ok(limit) => log::debug!("may open {limit} files"),
-        Err(error) => log::warn!("could not raise the limit of open files: {error}"),
-    }
+    prepare_process();
     let Plan {
         source,
         root,
@@ -66,6 +61,7 @@ pub(super) fn serve(
     let settings = Settings {
         many_users: options.allow_other,
         passthrough: !options.no_passthrough,
+        only_ids: None,
     };
     let overlay = Overlay::new(root, rules, settings)?;
     // Before the mount, so that no signal can end us with the mount left behind.
@@ -126,6 +122,16 @@ pub(super) fn serve(
             shown(&source)
         )
         .into()),
+    }
+}
+
+/// Sets what holds for the whole process of a daemon.
+pub fn prepare_process() {
+    sys::process::clear_umask();
+    sys::process::bound_free_memory(KEPT_FREE, OWN_MAPPING);
+    match sys::process::raise_open_files() {
+        Ok(limit) => log::debug!("may open {limit} files"),
+        Err(error) => log::warn!("could not raise the limit of open files: {error}"),
     }
 }
 
