@@ -332,7 +332,10 @@ impl Filesystem for Mounted {
                 Err(error) => return reply.error(errno(&error)),
             };
             let ttl = overlay.lifetime(&parent, &node);
-            let (attr, generation) = (overlay.attributes(&stat, node.id), Generation(node.generation));
+            let (attr, generation) = (
+                overlay.attributes(&stat, node.id),
+                Generation(node.generation),
+            );
             let Descriptor {
                 fh,
                 handle,

@@ -203,7 +203,11 @@ fn kill_all(events: &Receiver<Event>, namespace: u64) -> Result<(), Box<dyn Erro
     let until = Instant::now() + DEATHS;
     while Instant::now() < until {
         for entry in fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             let is_inside = || {

@@ -162,11 +162,5 @@ fn mount(plan: &Plan, device: &fs::File, uid: u32, gid: u32) -> io::Result<()> {
         "fd={},rootmode=40000,user_id={uid},group_id={gid}{others}",
         device.as_raw_fd()
     );
-    sys::mount::mount(
-        &path,
-        &path,
-        c"fuse.dotlockfs",
-        flags,
-        &CString::new(data)?,
-    )
+    sys::mount::mount(&path, &path, c"fuse.dotlockfs", flags, &CString::new(data)?)
 }

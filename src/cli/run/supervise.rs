@@ -86,12 +86,12 @@ pub(super) fn until_all_is_done(
     watch: &OwnedFd,
     signals: &Signals,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let status = until_command_ends(command, watch, signals)?;
+    let status = until_command_ends(command, daemon, watch, signals)?;
     // What has come until now was for the command.
     while signals.next()?.is_some() {}
-    if again(|| send(watch.as_raw_fd(), COMMAND_ENDED, MsgFlags::MSG_NOSIGNAL)).is_ok() {
-        until_daemon_is_done(daemon, watch, signals)?;
-    }
+    // If it has ended already, that is seen next.
+    let _ = again(|| send(watch.as_raw_fd(), COMMAND_ENDED, MsgFlags::MSG_NOSIGNAL));
+    until_daemon_is_done(daemon, watch, signals)?;
     Ok(match status {
         WaitStatus::Exited(_, code) => ExitCode::from(code as u8),
         WaitStatus::Signaled(_, signal, _) => {
@@ -104,6 +104,7 @@ pub(super) fn until_all_is_done(
 
 fn until_command_ends(
     command: Pid,
+    daemon: Pid,
     watch: &OwnedFd,
     signals: &Signals,
 ) -> Result<WaitStatus, Box<dyn Error>> {
@@ -130,9 +131,14 @@ fn until_command_ends(
         again(|| poll(&mut files, PollTimeout::NONE))?;
         let said = files.get(1).and_then(PollFd::any).unwrap_or(false);
         if said {
-            // It says nothing before the command has ended, so this is its end. Where the command
-            // was not even started, that has the same reason.
+            // It says nothing before the command has ended, so this is its own end.
             daemon_lives = false;
+            if let Ok(WaitStatus::Signaled(_, signal, _)) = again(|| waitpid(daemon, None)) {
+                eprintln!(
+                    "dotlockfs: the process that serves the guarded directory was killed ({signal}); \
+                     programs get ENOTCONN there from now on"
+                );
+            }
         }
     }
 }
