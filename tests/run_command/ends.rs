@@ -99,7 +99,7 @@ fn what_a_command_leaves_behind_is_served_to_its_end() {
     let fifo = world.home.path().join("fifo");
     shell(Who::Root, r#"mkfifo -m 666 "$1""#, &[&fifo]);
     let script = format!(
-        "(read line; echo early >> log; echo \"$line\" >> log) <'{}' >/dev/null 2>&1 &
+        "(read line; echo early >> log; echo \"$line\" >> log) >/dev/null 2>&1 <'{}' &
          echo first >> log",
         fifo.display()
     );
