@@ -9,7 +9,7 @@ mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use common::{
     ALICE, DEADLINE, Finished, Mount, Who, command, daemons, finish, home_of_a_user, is_mounted,
-    require_program, wait_until,
+    require_program, send, wait_until,
 };
 
 /// A directory of [`ALICE`], and the command in a place where she may run it.
@@ -85,6 +85,24 @@ impl World {
         let gone = wait_until(DEADLINE, || daemons(&self.dir).is_empty());
         assert!(gone, "left: {:?}", daemons(&self.dir));
         self.nothing_is_left();
+    }
+}
+
+impl Drop for World {
+    /// Where a test has failed, what it has started ends with it.
+    fn drop(&mut self) {
+        let home = self.home.path().as_os_str().as_bytes();
+        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if line.windows(home.len()).any(|part| part == home)
+                && let Some(pid) = entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse().ok())
+            {
+                send(pid, libc::SIGKILL);
+            }
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod mail;
 mod reading;
 mod recovery;
 mod replacing;
+mod run_command;
 mod tools;
 mod truncation;
 mod unmounting;

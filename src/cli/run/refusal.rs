@@ -67,6 +67,10 @@ fn line(dir: &Path, what: &str, error: io::Error, allow: Option<&str>) -> String
 
 /// An error without its number.
 fn reason(error: &io::Error) -> String {
+    if error.raw_os_error() == Some(libc::ENOSPC) {
+        // unshare(2) means a limit by it.
+        return "no more of them are allowed".to_owned();
+    }
     let reason = error.to_string();
     reason
         .split(" (os error")

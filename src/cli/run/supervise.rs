@@ -20,13 +20,16 @@ use super::witness::Witness;
 use crate::sys::process;
 
 /// Signals that are for the command.
-const PASSED_ON: [Signal; 14] = [
+const PASSED_ON: [Signal; 17] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGUSR1,
     Signal::SIGUSR2,
     Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
     Signal::SIGTERM,
     Signal::SIGCONT,
     Signal::SIGTSTP,
