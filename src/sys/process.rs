@@ -268,6 +268,12 @@ pub fn default_effect(signal: Signal) {
     unsafe { libc::signal(signal as i32, libc::SIG_DFL) };
 }
 
+/// Gives a signal no effect.
+pub fn ignore(signal: Signal) {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(signal as i32, libc::SIG_IGN) };
+}
+
 /// Makes SIGCHLD have its default effect, so that children can be waited for. Gives whether it was
 /// ignored before, which a program inherits.
 ///

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::{Config, Session, SessionACL};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 
 use super::inside::READY;
@@ -71,6 +72,8 @@ fn serve(plan: Plan, command: OwnedFd, run: OwnedFd) -> Result<(), Box<dyn Error
         log::warn!("{warning}");
     }
     mount::prepare_process();
+    // A limit of the job's (`ulimit -f`) is an error for its programs, not our end.
+    process::ignore(Signal::SIGXFSZ);
     let Plan {
         dir,
         root,
