@@ -51,36 +51,40 @@ on_both_versions! {
         assert_eq!(found.lines().count(), BOTH.len() * RECORDS);
         nothing_is_left(lab, &directory);
     }
+}
 
-    /// Whatever ends a run, the other host has the lock soon, and not by breaking it.
-    fn a_run_that_is_ended_leaves_no_lock(lab: &Lab) {
-        for (number, signal) in ["INT", "TERM", "KILL"].into_iter().enumerate() {
-            let directory = lab.directory();
-            lab.cluster.run_ok("host1", "chmod 666 /dev/fuse");
-            // The process group is the job's, as under a batch system.
-            let script = format!(
-                "cd {0} && setsid sh -c '
-                    trap - INT; echo $$ >pid; exec dotlockfs run -- sh -c \"{HOLDER}\"' & wait",
-                directory.nfs
-            );
-            let job = lab.cluster.spawn_as("host1", USER, DEADLINE, &script);
-            let is_ready = format!("ls {}", directory.server);
-            lab.wait_for("the run holds the lock", &is_ready, |names| names.contains("ready"));
-            // To `dotlockfs run` alone the first time, and to its group.
-            let to = if number == 0 { "" } else { "-" };
-            let kill = format!("kill -{signal} -- {to}$(cat {}/pid)", directory.nfs);
-            lab.cluster.run_ok("host1", &kill);
-            drop(job.wait());
-            lab.wait_for(
-                "the lock is free",
-                &format!("dotlockfs locks {}", directory.server),
-                |said| said.starts_with("no lock is held"),
-            );
-            nothing_is_left(lab, &directory);
-            // Nobody has to break anything: a break makes a fence.
-            let names = lab.server(&format!("ls -A {}", directory.server));
-            assert!(!names.contains("fence"), "{names}");
-        }
+/// Whatever ends a run, the other host has the lock soon, and not by breaking it.
+#[test]
+fn a_run_that_is_ended_leaves_no_lock() {
+    let lab = &Lab::on("4.2");
+    for (number, signal, status) in [(0, "INT", 130), (1, "TERM", 143), (2, "KILL", 137)] {
+        let directory = lab.directory();
+        lab.cluster.run_ok("host1", "chmod 666 /dev/fuse");
+        // With job control it has a process group of its own, as under a batch system.
+        let script = format!(
+            "set -m; cd {0}; dotlockfs run -- sh -c '{HOLDER}' & echo $! >{0}/pid; wait $!",
+            directory.nfs
+        );
+        let job = lab.cluster.spawn_as("host1", USER, DEADLINE, &script);
+        let is_ready = format!("if [ -s {0}/pid ]; then ls {0}; fi", directory.server);
+        lab.wait_for("the run holds the lock", &is_ready, |names| {
+            names.contains("ready")
+        });
+        // To `dotlockfs run` alone the first time, and to its group.
+        let to = if number == 0 { "" } else { "-" };
+        let kill = format!("kill -{signal} -- {to}$(cat {}/pid)", directory.nfs);
+        lab.cluster.run_ok("host1", &kill);
+        let ended = job.wait();
+        assert_eq!(ended.status, status, "{ended}");
+        lab.wait_for(
+            "the lock is free",
+            &format!("dotlockfs locks {}", directory.server),
+            |said| said.starts_with("no lock is held"),
+        );
+        nothing_is_left(lab, &directory);
+        // Nobody has to break anything: a break makes a fence.
+        let names = lab.server(&format!("ls -A {}", directory.server));
+        assert!(!names.contains("fence"), "{names}");
     }
 }
 
