@@ -173,12 +173,10 @@ fn until_unused(
     run: &OwnedFd,
     namespace: u64,
 ) -> Result<(), Box<dyn Error>> {
-    loop {
-        match events.recv()? {
-            Event::Unused(served) => return Ok(served?),
-            Event::Alone => return kill_all(events, namespace),
-            Event::CommandEnded => break,
-        }
+    match events.recv()? {
+        Event::Unused(served) => return Ok(served?),
+        Event::Alone => return kill_all(events, namespace),
+        Event::CommandEnded => {}
     }
     // Those that the same signal has ended, say.
     let until = Instant::now() + STRAGGLERS;
