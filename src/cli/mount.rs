@@ -21,7 +21,7 @@ use crate::config::{self, MountOptions, Rules};
 use crate::sys;
 pub(super) use daemon::log_plainly;
 use dead::Dead;
-pub(super) use session::prepare_process;
+pub(super) use session::{open_device, prepare_process};
 
 /// What the checks have made of the arguments.
 struct Plan {

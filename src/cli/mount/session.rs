@@ -135,6 +135,25 @@ pub fn prepare_process() {
     }
 }
 
+/// Opens the device by which a file system is served.
+///
+/// # Errors
+/// A line for the user.
+pub fn open_device() -> Result<fs::File, String> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open("/dev/fuse")
+        .map_err(|error| {
+            format!(
+                "/dev/fuse: cannot be opened: {}; is the fuse module loaded (modprobe fuse), and \
+                 may you use it?",
+                error.kind()
+            )
+        })
+}
+
 /// What is mounted, and where.
 struct Place<'a> {
     source: &'a Path,
@@ -160,18 +179,7 @@ fn mount(
     } else {
         SessionACL::Owner
     };
-    let device = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open("/dev/fuse")
-        .map_err(|error| {
-            format!(
-                "/dev/fuse: cannot be opened: {}; is the fuse module loaded (modprobe fuse), and \
-                 may you use it?",
-                error.kind()
-            )
-        })?;
+    let device = open_device()?;
     if sys::creds::euid() == 0 {
         let device = OwnedFd::from(device);
         match mount_as_root(&device, source, mountpoint, options) {

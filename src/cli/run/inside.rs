@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
@@ -16,7 +16,7 @@ use nix::unistd::{Pid, getppid};
 use super::supervise::Signals;
 use super::{OWN_FAILURE, Plan, again, refusal};
 use crate::cli::RunArgs;
-use crate::cli::mount::unusable;
+use crate::cli::mount::{open_device, unusable};
 use crate::sys::{self, creds, process};
 
 /// What the daemon says once it serves the mount.
@@ -93,16 +93,7 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
     // From now on nobody outside is told of our mounts; we are told of theirs.
     sys::mount::mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_SLAVE, c"")
         .map_err(|error| refusal::of_user(dir, "setting the propagation of mounts", error))?;
-    let device = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open("/dev/fuse")
-        .map_err(|error| {
-            let what = "cannot be opened; is the fuse module loaded (modprobe fuse), and may you \
-                        use it?";
-            unusable(Path::new("/dev/fuse"), what, &error)
-        })?;
+    let device = open_device()?;
     mount(plan, &device, uid, gid).map_err(|error| match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => refusal::of_user(dir, "mounting", error),
         _ => fail("cannot be mounted over")(error),
