@@ -8,8 +8,7 @@
 use std::error::Error;
 use std::fs;
 use std::io::{self, IoSliceMut, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -17,12 +16,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::{Config, Session, SessionACL};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 
 use super::inside::READY;
 use super::{Plan, again};
 use crate::cli::mount::{self, unusable};
+use crate::cli::mount_table;
 use crate::config::error::shown;
 use crate::fs::{Ids, Mounted, Overlay, Settings};
 use crate::sys::{creds, process};
@@ -90,9 +91,13 @@ fn serve(plan: Plan, command: OwnedFd, run: OwnedFd) -> Result<(), Box<dyn Error
         }),
     };
     let overlay = Overlay::new(root, rules, settings)?;
-    let Some((device, namespace)) = receive(&command)? else {
+    let Some((device, dev)) = receive(&command)? else {
         // It has told why there is no mount.
         return Ok(());
+    };
+    let mounted = Mount {
+        device: device.try_clone()?,
+        dev,
     };
     let mut config = Config::default();
     config.n_threads = Some(THREADS);
@@ -119,7 +124,7 @@ fn serve(plan: Plan, command: OwnedFd, run: OwnedFd) -> Result<(), Box<dyn Error
     again(|| send(command.as_raw_fd(), READY, MsgFlags::MSG_NOSIGNAL))?;
     drop(command);
 
-    let served = until_unused(&events, &run, namespace);
+    let served = until_unused(&events, &run, &mounted);
     let finished = overlay.finish(FINISH);
     served?;
     if !finished {
@@ -132,7 +137,7 @@ fn serve(plan: Plan, command: OwnedFd, run: OwnedFd) -> Result<(), Box<dyn Error
     Ok(())
 }
 
-/// Takes the descriptor of `/dev/fuse`, and the number of the mount namespace; `None` where the
+/// Takes the descriptor of `/dev/fuse`, and the device number of the mount; `None` where the
 /// other side has ended without.
 fn receive(command: &OwnedFd) -> io::Result<Option<(OwnedFd, u64)>> {
     let mut words = [0; 8];
@@ -171,11 +176,11 @@ fn watch(run: &OwnedFd, events: &mpsc::Sender<Event>) {
 fn until_unused(
     events: &Receiver<Event>,
     run: &OwnedFd,
-    namespace: u64,
+    mounted: &Mount,
 ) -> Result<(), Box<dyn Error>> {
     match events.recv()? {
         Event::Unused(served) => return Ok(served?),
-        Event::Alone => return kill_all(events, namespace),
+        Event::Alone => return kill_all(events, mounted),
         Event::CommandEnded => {}
     }
     // Those that the same signal has ended, say.
@@ -198,25 +203,19 @@ fn until_unused(
     }
 }
 
-/// Kills the processes in the namespace until none is left. Those that have gone on to other
-/// namespaces lose the mount.
-fn kill_all(events: &Receiver<Event>, namespace: u64) -> Result<(), Box<dyn Error>> {
+/// Kills the processes that have the mount until none is left.
+fn kill_all(events: &Receiver<Event>, mounted: &Mount) -> Result<(), Box<dyn Error>> {
     let until = Instant::now() + DEATHS;
     while Instant::now() < until {
         for entry in fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry
+            let pid = entry
                 .file_name()
                 .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            let is_inside = || {
-                let file = format!("/proc/{pid}/ns/mnt");
-                fs::metadata(file).is_ok_and(|seen| seen.ino() == namespace)
-            };
-            if is_inside() {
-                process::kill_if(pid, is_inside);
+                .and_then(|name| name.parse().ok());
+            if let Some(pid) = pid
+                && mounted.is_seen_by(pid)
+            {
+                process::kill_if(pid, || mounted.is_seen_by(pid));
             }
         }
         if let Ok(Event::Unused(served)) = events.recv_timeout(Duration::from_millis(10)) {
@@ -224,4 +223,29 @@ fn kill_all(events: &Receiver<Event>, namespace: u64) -> Result<(), Box<dyn Erro
         }
     }
     Ok(())
+}
+
+/// What tells this mount from others.
+struct Mount {
+    /// Its descriptor of `/dev/fuse`.
+    device: OwnedFd,
+    /// Its device number, as `st_dev`.
+    dev: u64,
+}
+
+impl Mount {
+    /// Whether a process has it in its mount namespace, be it the one of the command or a copy.
+    fn is_seen_by(&self, pid: i32) -> bool {
+        let has_it = mount_table::of_process(pid)
+            .is_ok_and(|table| table.iter().any(|entry| entry.dev == self.dev));
+        // When the mount is gone its number is given to the next one, and that may be another
+        // run's. So this is asked last. (The number of a namespace would not do: it is given away
+        // just so, and namespaces do not tell when they are gone.)
+        has_it && self.is_there()
+    }
+
+    fn is_there(&self) -> bool {
+        let mut files = [PollFd::new(self.device.as_fd(), PollFlags::empty())];
+        again(|| poll(&mut files, PollTimeout::ZERO)).is_ok_and(|ready| ready == 0)
+    }
 }

@@ -15,8 +15,8 @@ use nix::unistd::{Pid, getppid};
 
 use super::supervise::Signals;
 use super::{OWN_FAILURE, Plan, again, refusal};
-use crate::cli::RunArgs;
 use crate::cli::mount::{open_device, unusable};
+use crate::cli::{RunArgs, mount_table};
 use crate::sys::{self, creds, process};
 
 /// What the daemon says once it serves the mount.
@@ -98,12 +98,16 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
         Some(libc::EPERM | libc::EACCES) => refusal::of_user(dir, "mounting", error),
         _ => fail("cannot be mounted over")(error),
     })?;
-    let namespace = fs::metadata("/proc/self/ns/mnt")
-        .map_err(fail("cannot be guarded: /proc/self/ns/mnt"))?
-        .ino();
+    let dev = mount_table::open(dir)
+        .and_then(|(_, id)| mount_table::ours(id))
+        .map_err(fail(
+            "cannot be guarded: the table of mounts cannot be read",
+        ))?
+        .ok_or_else(|| fail("cannot be guarded")(io::Error::from_raw_os_error(libc::ENOENT)))?
+        .dev;
     let told = fail("cannot be guarded: the daemon has ended");
     let devices = [device.as_raw_fd()];
-    let words = namespace.to_ne_bytes();
+    let words = dev.to_ne_bytes();
     let sent = again(|| {
         sendmsg::<()>(
             daemon.as_raw_fd(),

@@ -16,7 +16,7 @@ use nix::unistd::{Pid, getpgid, getpgrp, getpid};
 
 use super::again;
 use super::daemon::COMMAND_ENDED;
-use super::witness::Witness;
+use super::witness::Witnesses;
 use crate::sys::process;
 
 /// Signals that are for the command.
@@ -111,14 +111,10 @@ fn until_command_ends(
     watch: &OwnedFd,
     signals: &Signals,
 ) -> Result<WaitStatus, Box<dyn Error>> {
-    let mut witness = Witness::start()?;
+    let mut witnesses = Witnesses::start()?;
     let mut daemon_lives = true;
     loop {
-        while let Some(signal) = signals.next()? {
-            if signal != Signal::SIGCHLD {
-                pass_on(signal, command, &mut witness);
-            }
-        }
+        pass_on(signals, command, &mut witnesses)?;
         loop {
             let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
             match again(|| waitpid(command, Some(flags)))? {
@@ -146,13 +142,24 @@ fn until_command_ends(
     }
 }
 
-fn pass_on(signal: Signal, command: Pid, witness: &mut Witness) {
+/// Passes on what has come, unless the command has got it, too.
+fn pass_on(signals: &Signals, command: Pid, witnesses: &mut Witnesses) -> io::Result<()> {
     let in_our_group = getpgid(Some(command)).is_ok_and(|group| group == getpgrp());
-    // Seen or not, the witness is asked: what it has must not count for the next one.
-    let for_the_group = witness.has_seen(signal);
-    if !(for_the_group && in_our_group) {
+    let mut all = Vec::new();
+    let alone = witnesses.for_us_alone(|| {
+        let mut arrived = Vec::new();
+        while let Some(signal) = signals.next()? {
+            if signal != Signal::SIGCHLD {
+                arrived.push(signal);
+            }
+        }
+        all.extend(arrived.iter().copied());
+        Ok(arrived)
+    })?;
+    for signal in if in_our_group { alone } else { all } {
         let _ = kill(command, signal);
     }
+    Ok(())
 }
 
 /// Stops, as the command has, so that the shell takes the terminal back; returns when it is told to

@@ -22,13 +22,65 @@ use crate::sys::process;
 /// How often the witness is looked at: the kernel may not have come to it yet.
 const LOOKS: u32 = 5;
 
-/// The witness.
+/// The witness, and older ones for as long as they may know more.
 #[derive(Debug)]
-pub(super) struct Witness(Pid);
+pub(super) struct Witnesses(Vec<Witness>);
+
+impl Witnesses {
+    /// Starts one. Signals must be blocked.
+    ///
+    /// # Errors
+    /// Those of starting a process.
+    pub(super) fn start() -> io::Result<Witnesses> {
+        Ok(Witnesses(vec![Witness::start()?]))
+    }
+
+    /// Gives those of all signals that have come (`arrived` takes them) which were for this process
+    /// alone.
+    ///
+    /// A witness that has seen a signal must not bear witness to the next one, so another takes its
+    /// place. What came before that one was there is known to the old one only; therefore both are
+    /// asked, until nothing has come since the newest was there.
+    ///
+    /// # Errors
+    /// Those of `arrived`, and of starting a process.
+    pub(super) fn for_us_alone(
+        &mut self,
+        mut arrived: impl FnMut() -> io::Result<Vec<Signal>>,
+    ) -> io::Result<Vec<Signal>> {
+        let mut alone = Vec::new();
+        loop {
+            let signals = arrived()?;
+            if signals.is_empty() {
+                self.0.drain(..self.0.len() - 1);
+                return Ok(alone);
+            }
+            let (seen, unseen): (Vec<_>, Vec<_>) = signals
+                .into_iter()
+                .partition(|signal| self.have_seen(*signal));
+            alone.extend(unseen);
+            if !seen.is_empty() {
+                self.0.push(Witness::start()?);
+            }
+        }
+    }
+
+    fn have_seen(&self, signal: Signal) -> bool {
+        (0..LOOKS).any(|look| {
+            if look > 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            self.0.iter().any(|witness| witness.has(signal))
+        })
+    }
+}
+
+/// A process that keeps signals waiting.
+#[derive(Debug)]
+struct Witness(Pid);
 
 impl Witness {
-    /// Starts it. Signals must be blocked.
-    pub(super) fn start() -> io::Result<Witness> {
+    fn start() -> io::Result<Witness> {
         let parent = getpid();
         if let Some(pid) = process::fork_with_id()? {
             return Ok(Witness(pid));
@@ -39,21 +91,6 @@ impl Witness {
             pause();
         }
         process::exit_now(0)
-    }
-
-    /// Whether the signal, which this process has got, was for the whole group.
-    pub(super) fn has_seen(&mut self, signal: Signal) -> bool {
-        let seen = (0..LOOKS).any(|look| {
-            if look > 0 {
-                thread::sleep(Duration::from_millis(1));
-            }
-            self.has(signal)
-        });
-        // It must not bear witness to the next one. The new one is there before the old one goes.
-        if seen && let Ok(next) = Witness::start() {
-            drop(std::mem::replace(self, next));
-        }
-        seen
     }
 
     fn has(&self, signal: Signal) -> bool {
