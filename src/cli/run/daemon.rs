@@ -119,7 +119,12 @@ fn serve(plan: Plan, command: OwnedFd, run: OwnedFd) -> Result<(), Box<dyn Error
     thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {
-            let _ = sender.send(Event::Unused(session.run()));
+            let served = match session.run() {
+                // The mount went just when a request was being handed over.
+                Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+                other => other,
+            };
+            let _ = sender.send(Event::Unused(served));
         })?;
     again(|| send(command.as_raw_fd(), READY, MsgFlags::MSG_NOSIGNAL))?;
     drop(command);
