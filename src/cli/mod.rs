@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the dispatch to one module for each subcommand.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ pub mod doctor;
 pub mod locks;
 pub mod mount;
 pub mod mount_table;
+pub mod run;
 pub mod stage;
 
 /// Mount a directory so that programs on many hosts update its files safely, even on NFS.
@@ -54,6 +56,8 @@ enum Command {
     Bench(BenchArgs),
     /// Test whether a directory and this host are fit for dotlockfs, and say what to do if not
     Doctor(DoctorArgs),
+    /// Run one command with a directory guarded at its own path, without root
+    Run(RunArgs),
 }
 
 /// Arguments of the mount itself, the default command.
@@ -198,15 +202,41 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
+/// Arguments of `dotlockfs run`.
+#[derive(Debug, Args)]
+#[command(after_long_help = run::HELP)]
+pub struct RunArgs {
+    /// The directory to guard, in place of the present one
+    #[arg(long, value_name = "DIR")]
+    pub source: Option<PathBuf>,
+    /// Guard the files that match, in place of the rules in DIR/.dotlockfs.toml; may be repeated
+    #[arg(long = "guard", value_name = "GLOB", conflicts_with = "config")]
+    pub guards: Vec<String>,
+    /// Rule file to use in place of DIR/.dotlockfs.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The command, and its arguments
+    #[arg(required = true, trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
+
 /// Runs the command and gives the exit status of the process: 0 for success, 1 for a failure
 /// that was reported, 2 for arguments that could not be understood. Called as mount(8)'s helper, it
-/// gives that one's statuses.
+/// gives that one's statuses. `dotlockfs run` gives that of the command that it runs, and
+/// [`run::OWN_FAILURE`] for failures of its own.
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     if mount::helper::is_called(arguments.next().as_deref()) {
         return mount::helper::main();
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && std::env::args_os().nth(1) == Some("run".into()) => {
+            let _ = error.print();
+            return ExitCode::from(run::OWN_FAILURE);
+        }
+        Err(error) => error.exit(),
+    };
     let outcome = match (cli.command, cli.mount) {
         (Some(Command::Demo(args)), _) => demo::run(&args),
         (Some(Command::CheckConfig(args)), _) => check_config::run(&args),
@@ -214,6 +244,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Break(args)), _) => break_lock::run(&args),
         (Some(Command::Bench(args)), _) => bench::run(&args),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
+        (Some(Command::Run(args)), _) => Ok(run::run(args)),
         (None, Some(args)) => mount::run(args),
         (None, None) => unreachable!("clap asks for SOURCE and MOUNTPOINT"),
     };

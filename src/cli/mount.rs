@@ -25,7 +25,9 @@ use crate::config::error::shown;
 use crate::config::options::{self, Unknown};
 use crate::config::{self, MountOptions, Rules};
 use crate::sys;
+pub(super) use daemon::log_plainly;
 use dead::Dead;
+pub(super) use session::{open_device, prepare_process};
 
 /// Threads that read requests, where nothing else is asked for.
 const THREADS: usize = 2;
@@ -239,14 +241,14 @@ fn check_type(options: &MountOptions, root: &OwnedFd, source: &Path) -> Result<(
 }
 
 /// A path that cannot be used, with the reason and without the number of the error.
-fn unusable(path: &Path, what: &str, error: &io::Error) -> String {
+pub(super) fn unusable(path: &Path, what: &str, error: &io::Error) -> String {
     let reason = error.to_string();
     let reason = reason.split(" (os error").next().unwrap_or_default();
     format!("{}: {what}: {reason}", shown(path))
 }
 
 /// Opens the source, which must not be in a dead mount.
-fn open_source(source: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open_source(source: &Path) -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let cwd = fs::File::open("/")?;
     let root = sys::fs::openat(cwd, &sys::c_name(source.as_os_str())?, flags, 0)?;
@@ -283,7 +285,7 @@ fn open_below(dead: &Dead, source: &Path) -> Result<OwnedFd, String> {
     dead.open_below().map_err(fail)
 }
 
-fn is_not_connected(error: &io::Error) -> bool {
+pub(super) fn is_not_connected(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOTCONN)
 }
 
@@ -294,7 +296,7 @@ fn bare(root: &OwnedFd) -> PathBuf {
 
 /// The rules: those of the command line, else those at the root of the source, else none. `below`
 /// gives another way to a file in the source.
-fn rules(
+pub(super) fn rules(
     file: Option<&Path>,
     options: &MountOptions,
     source: &Path,

@@ -43,7 +43,19 @@ pub struct Entry {
 /// # Errors
 /// Those of reading `/proc/self/mountinfo`.
 pub fn read() -> io::Result<Vec<Entry>> {
-    let table = fs::read("/proc/self/mountinfo")?;
+    read_file("/proc/self/mountinfo")
+}
+
+/// All mounts that another process can reach.
+///
+/// # Errors
+/// Those of reading `/proc/PID/mountinfo`.
+pub fn of_process(pid: i32) -> io::Result<Vec<Entry>> {
+    read_file(&format!("/proc/{pid}/mountinfo"))
+}
+
+fn read_file(file: &str) -> io::Result<Vec<Entry>> {
+    let table = fs::read(file)?;
     Ok(table
         .split(|&byte| byte == b'\n')
         .filter_map(parse)

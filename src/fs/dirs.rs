@@ -14,7 +14,7 @@ use fuser::{
 use parking_lot::Mutex;
 
 use super::Overlay;
-use super::attr::{entry_attr, file_attr, file_type};
+use super::attr::{entry_attr, file_type};
 use super::handles::{Handle, Open};
 use super::nodes::Node;
 use crate::backing::{Caller, proc_path};
@@ -170,7 +170,7 @@ impl Overlay {
             // The kernel shows the node id as the inode number here. It takes the rest of the
             // directory without attributes, that is, with the true number.
             let full = (node.id != stat.ino && !first)
-                || add(ttl, file_attr(&stat, node.id), node.generation);
+                || add(ttl, self.attributes(&stat, node.id), node.generation);
             first = false;
             if full {
                 self.nodes.forget(node.id, 1);

@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fuser::{FileHandle, INodeNo, Request};
+use fuser::{FileAttr, FileHandle, INodeNo, Request};
 
 use super::Overlay;
+use super::attr::file_attr;
 use super::handles::{Handle, Open};
 use super::nodes::{Node, has_set_id};
 use crate::backing::{Caller, Kind, proc_path};
@@ -47,6 +48,21 @@ impl Changes {
 }
 
 impl Overlay {
+    /// Attributes in the form that the kernel is told, under the inode number `ino`.
+    ///
+    /// In a user namespace that knows only the user and one group the kernel lets nobody change a
+    /// file, or make one in a directory, that belongs to others: it could not write their ids
+    /// back. It is we who write them, so such a file is shown as the user's own. Nothing rests on
+    /// that: whether the user may is decided below.
+    pub(super) fn attributes(&self, stat: &Stat, ino: u64) -> FileAttr {
+        let mut attributes = file_attr(stat, ino);
+        if let Some(ids) = self.only_ids {
+            attributes.uid = ids.uid;
+            attributes.gid = ids.gid;
+        }
+        attributes
+    }
+
     /// The attributes of a node; of a guarded one as the server has them now.
     pub(super) fn stat(&self, node: &Node, tid: u32) -> io::Result<Stat> {
         let flags = if node.rule.is_some() {
@@ -139,6 +155,7 @@ impl Overlay {
         may_begin: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<Stat> {
         let file = node.reach_for(tid)?;
+        let changes = &self.without_ids_shown(&file, *changes)?;
         may_begin()?;
         node.changes_private_copy(tid);
         let _forget = self.forgets_look_of(node);
@@ -172,6 +189,18 @@ impl Overlay {
             sys::fs::set_times(&*file, changes.atime, changes.mtime)?;
         }
         self.stat(node, tid)
+    }
+
+    /// Leaves out an owner or a group that is only shown: a program that sets what it sees, as
+    /// `cp -p` does, does not mean to change it.
+    fn without_ids_shown(&self, file: &OwnedFd, mut changes: Changes) -> io::Result<Changes> {
+        if self.only_ids.is_some() && (changes.uid.is_some() || changes.gid.is_some()) {
+            let stat = sys::fs::statx(file, c"", 0)?;
+            // The namespace knows no others, so what is set is what is shown.
+            changes.uid = changes.uid.filter(|uid| *uid == stat.uid);
+            changes.gid = changes.gid.filter(|gid| *gid == stat.gid);
+        }
+        Ok(changes)
     }
 
     pub(super) fn get_xattr(

@@ -58,6 +58,17 @@ pub struct Settings {
     pub many_users: bool,
     /// The kernel may read and write files by itself that are not guarded, if it can.
     pub passthrough: bool,
+    /// The only ids that the mount's user namespace knows, where it is not that of this process.
+    pub only_ids: Option<Ids>,
+}
+
+/// A user's id and a group's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids {
+    /// The user's.
+    pub uid: u32,
+    /// The group's.
+    pub gid: u32,
 }
 
 /// The state of a mount.
@@ -76,6 +87,7 @@ pub struct Overlay {
     kinds: Kinds,
     freshness: Freshnesses,
     many_users: bool,
+    only_ids: Option<Ids>,
     /// Some rule says `ack = "close"`.
     acks_at_close: bool,
     notifier: OnceLock<Notifier>,
@@ -109,6 +121,7 @@ impl Overlay {
             kinds: Kinds::default(),
             freshness: Freshnesses::default(),
             many_users: settings.many_users,
+            only_ids: settings.only_ids,
             notifier: OnceLock::new(),
         };
         let root = overlay.nodes.root();

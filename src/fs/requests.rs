@@ -16,7 +16,7 @@ use fuser::{
 };
 
 use super::advisory::Asked;
-use super::attr::{file_attr, set_time};
+use super::attr::set_time;
 use super::files::{Descriptor, Write};
 use super::meta::{Changes, Xattr};
 use super::names::Found;
@@ -35,7 +35,7 @@ fn answer_entry(overlay: &Overlay, found: io::Result<Found>, reply: ReplyEntry) 
     match found {
         Ok(Found { parent, node, stat }) => {
             let (entry_ttl, attr_ttl) = overlay.lifetimes(&parent, &node);
-            let attr = file_attr(&stat, node.id);
+            let attr = overlay.attributes(&stat, node.id);
             reply.entry_with_ttls(&entry_ttl, &attr_ttl, &attr, Generation(node.generation));
         }
         Err(error) => reply.error(errno(&error)),
@@ -110,7 +110,7 @@ impl Filesystem for Mounted {
             match overlay.get_attributes(&caller, tid, ino) {
                 Ok((node, stat)) => {
                     let (_, ttl) = overlay.lifetimes(&node, &node);
-                    reply.attr(&ttl, &file_attr(&stat, stat.ino));
+                    reply.attr(&ttl, &overlay.attributes(&stat, stat.ino));
                 }
                 Err(error) => reply.error(errno(&error)),
             }
@@ -185,7 +185,7 @@ impl Filesystem for Mounted {
             match result {
                 Ok(stat) => {
                     let (_, ttl) = overlay.lifetimes(&changed, &changed);
-                    reply.attr(&ttl, &file_attr(&stat, stat.ino));
+                    reply.attr(&ttl, &overlay.attributes(&stat, stat.ino));
                 }
                 Err(error) => reply.error(errno(&error)),
             }
@@ -332,7 +332,10 @@ impl Filesystem for Mounted {
                 Err(error) => return reply.error(errno(&error)),
             };
             let ttl = overlay.lifetime(&parent, &node);
-            let (attr, generation) = (file_attr(&stat, node.id), Generation(node.generation));
+            let (attr, generation) = (
+                overlay.attributes(&stat, node.id),
+                Generation(node.generation),
+            );
             let Descriptor {
                 fh,
                 handle,

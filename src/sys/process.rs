@@ -1,12 +1,19 @@
 //! The process itself: clocks, limits, forking into the background, signals.
 
+use std::ffi::OsString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
 
 use super::check;
 
@@ -89,6 +96,17 @@ pub enum Fork {
 /// Those of `fork(2)`, and `EBUSY` where the process has more than one thread: locks of the
 /// others would stay locked for ever in the child.
 pub fn fork() -> io::Result<Fork> {
+    Ok(match fork_with_id()? {
+        Some(child) => Fork::Parent(child.as_raw().unsigned_abs()),
+        None => Fork::Child,
+    })
+}
+
+/// The same; gives the parent the new process's number, and the child `None`.
+///
+/// # Errors
+/// Those of [`fork`].
+pub fn fork_with_id() -> io::Result<Option<Pid>> {
     let others = || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1);
     // A thread that was joined is still seen for a moment.
     let mut looks = 0;
@@ -100,11 +118,10 @@ pub fn fork() -> io::Result<Fork> {
         std::thread::sleep(Duration::from_millis(1));
     }
     // SAFETY: with one thread the child is a whole copy; nothing is shared that it must not use.
-    let pid = check(unsafe { libc::fork() })?;
-    match u32::try_from(pid) {
-        Ok(pid) if pid != 0 => Ok(Fork::Parent(pid)),
-        _ => Ok(Fork::Child),
-    }
+    Ok(match check(unsafe { libc::fork() })? {
+        0 => None,
+        child => Some(Pid::from_raw(child)),
+    })
 }
 
 /// The signals that a thread had blocked.
@@ -238,4 +255,131 @@ pub fn kill_group(leader: u32) -> io::Result<()> {
     let group = number_of(leader)?;
     // SAFETY: takes plain numbers.
     check(unsafe { libc::kill(-group, libc::SIGKILL) }).map(drop)
+}
+
+/// Sends SIGKILL to a process if `is_meant` says so of it, and to no other that gets its number
+/// meanwhile. Gives whether it was sent.
+pub fn kill_if(pid: i32, is_meant: impl FnOnce() -> bool) -> bool {
+    // SAFETY: takes plain numbers; a non-negative result is a new descriptor that nobody else owns.
+    let process = unsafe {
+        match libc::syscall(libc::SYS_pidfd_open, pid, 0) {
+            fd @ 0.. => OwnedFd::from_raw_fd(fd as libc::c_int),
+            _ => return false,
+        }
+    };
+    if !is_meant() {
+        return false;
+    }
+    let nothing: *const libc::siginfo_t = std::ptr::null();
+    let fd = process.as_raw_fd();
+    // SAFETY: takes a descriptor that is open, numbers, and no further words on the signal.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, nothing, 0) == 0 }
+}
+
+/// The numbers of the descriptors from 3 on that are open: asked before anything is opened, those
+/// that this process has inherited.
+///
+/// # Errors
+/// Those of reading `/proc/self/fd`.
+pub fn descriptors() -> io::Result<Vec<i32>> {
+    let numbers = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect::<Vec<i32>>();
+    // The one by which the list was read is closed by now.
+    Ok(numbers
+        .into_iter()
+        .filter(|number| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok())
+        .collect())
+}
+
+/// Closes descriptors that were inherited (see [`descriptors`]); nothing in this program owns them.
+pub fn close_inherited(numbers: &[i32]) {
+    for number in numbers {
+        // SAFETY: the caller got these numbers before the program had opened anything, so no
+        // value refers to them.
+        unsafe { libc::close(*number) };
+    }
+}
+
+/// A descriptor that has just come by a socket (`SCM_RIGHTS`).
+pub fn received(number: i32) -> OwnedFd {
+    // SAFETY: the kernel has made it for the receiver, and it is handed over only here.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Gives up standard input and output, on behalf of others who use them.
+///
+/// # Errors
+/// Those of opening `/dev/null`, and of `dup2(2)`.
+pub fn leave_input_and_output() -> io::Result<()> {
+    let null = null()?;
+    redirect(&null, 0)?;
+    redirect(&null, 1)
+}
+
+/// Gives up standard error.
+///
+/// # Errors
+/// Those of [`leave_input_and_output`].
+pub fn leave_errors() -> io::Result<()> {
+    redirect(null()?, 2)
+}
+
+fn null() -> io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).open("/dev/null")
+}
+
+/// Ends this process, a child that shares its buffers with nobody, without running anything else.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives a signal its default effect.
+pub fn default_effect(signal: Signal) {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(signal as i32, libc::SIG_DFL) };
+}
+
+/// Gives a signal no effect.
+pub fn ignore(signal: Signal) {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(signal as i32, libc::SIG_IGN) };
+}
+
+/// Makes SIGCHLD have its default effect, so that children can be waited for. Gives whether it was
+/// ignored before, which a program inherits.
+///
+/// # Errors
+/// Those of `sigaction(2)`.
+pub fn hear_of_children() -> io::Result<bool> {
+    // SAFETY: no handler is set, here or anywhere in this program.
+    match unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        before => Ok(before == libc::SIG_IGN),
+    }
+}
+
+/// Becomes another program (`execvp(3)`), with this mask of signals, and with SIGCHLD ignored where
+/// that is wished for. Returns only if that fails.
+pub fn exec(
+    program: &OsString,
+    arguments: &[OsString],
+    mask: SigSet,
+    ignores_children: bool,
+) -> io::Error {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let prepare = move || {
+        if ignores_children {
+            // SAFETY: no handler is set.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        }
+        mask.thread_set_mask().map_err(Errno::into)
+    };
+    // SAFETY: it makes two system calls, and is called by this very process, not in a child.
+    unsafe { command.pre_exec(prepare) };
+    command.exec()
 }

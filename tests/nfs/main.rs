@@ -30,6 +30,7 @@ mod reading;
 mod recovery;
 mod remembered;
 mod replacing;
+mod run_command;
 mod tools;
 mod truncation;
 mod unmounting;

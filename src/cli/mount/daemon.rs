@@ -42,6 +42,16 @@ pub fn log_to_stderr(level: LevelFilter) {
         .init();
 }
 
+/// Logs warnings and errors to standard error, each as a line with the command's name.
+pub fn log_plainly() {
+    env_logger::Builder::new()
+        .filter_level(LevelFilter::Warn)
+        .filter_module(QUIET, LevelFilter::Off)
+        .parse_default_env()
+        .format(|line, record| writeln!(line, "dotlockfs: {}", record.args()))
+        .init();
+}
+
 /// Logs to syslog; `RUST_LOG` overrides the level. Says whether somebody listens yet.
 fn log_to_syslog(level: LevelFilter) -> Result<bool, log::SetLoggerError> {
     let level = std::env::var("RUST_LOG")

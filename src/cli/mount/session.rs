@@ -48,12 +48,7 @@ pub(super) fn serve(
     for warning in plan.rules.warnings() {
         log::warn!("{warning}");
     }
-    sys::process::clear_umask();
-    sys::process::bound_free_memory(KEPT_FREE, OWN_MAPPING);
-    match sys::process::raise_open_files() {
-        Ok(limit) => log::debug!("may open {limit} files"),
-        Err(error) => log::warn!("could not raise the limit of open files: {error}"),
-    }
+    prepare_process();
     let Plan {
         source,
         root,
@@ -65,6 +60,7 @@ pub(super) fn serve(
     let settings = Settings {
         many_users: options.allow_other,
         passthrough: !options.no_passthrough,
+        only_ids: None,
     };
     let overlay = Overlay::new(root, rules, settings)?;
     // Before the mount, so that no signal can end us with the mount left behind.
@@ -142,6 +138,35 @@ fn until_the_end(
     Ok(ends.recv()?)
 }
 
+/// Sets what holds for the whole process of a daemon.
+pub fn prepare_process() {
+    sys::process::clear_umask();
+    sys::process::bound_free_memory(KEPT_FREE, OWN_MAPPING);
+    match sys::process::raise_open_files() {
+        Ok(limit) => log::debug!("may open {limit} files"),
+        Err(error) => log::warn!("could not raise the limit of open files: {error}"),
+    }
+}
+
+/// Opens the device by which a file system is served.
+///
+/// # Errors
+/// A line for the user.
+pub fn open_device() -> Result<fs::File, String> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open("/dev/fuse")
+        .map_err(|error| {
+            format!(
+                "/dev/fuse: cannot be opened: {}; is the fuse module loaded (modprobe fuse), and \
+                 may you use it?",
+                error.kind()
+            )
+        })
+}
+
 /// What is mounted, and where.
 struct Place<'a> {
     source: &'a Path,
@@ -165,19 +190,7 @@ fn mount<'a>(
     } else {
         SessionACL::Owner
     };
-    let device = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open("/dev/fuse")
-        .map_err(|error| {
-            format!(
-                "/dev/fuse: cannot be opened: {}; is the fuse module loaded (modprobe fuse), and \
-                 may you use it?",
-                error.kind()
-            )
-        })?;
-    let device = attach(OwnedFd::from(device), place, options)?;
+    let device = attach(OwnedFd::from(open_device()?), place, options)?;
     let own = Own::new(mountpoint, &device)
         .map_err(|error| unusable(mountpoint, "the new mount cannot be looked at", &error))?;
     // It is not told of the mount, which we take away ourselves: see `fusermount`.
