@@ -4,7 +4,6 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
@@ -15,6 +14,7 @@ use nix::unistd::{Pid, getppid};
 
 use super::supervise::Signals;
 use super::{OWN_FAILURE, Plan, again, refusal};
+use crate::backing;
 use crate::cli::mount::{open_device, unusable};
 use crate::cli::{RunArgs, mount_table};
 use crate::sys::{self, creds, process};
@@ -140,14 +140,15 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
 
 fn mount(plan: &Plan, device: &fs::File, uid: u32, gid: u32) -> io::Result<()> {
     let path = sys::c_name(plan.dir.as_os_str())?;
-    // The path might lead elsewhere by now.
-    let (seen, root) = (
-        fs::metadata(&plan.dir)?,
-        sys::fs::statx(&plan.root, c"", 0)?,
-    );
-    if seen.ino() != root.ino {
+    // The path might lead elsewhere by now, and again in a moment: whoever may write in a directory
+    // above could have root mount over another one. So what is looked at is what is mounted over.
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let target = sys::fs::openat(fs::File::open("/")?, &path, flags, 0)?;
+    let id = |fd| sys::fs::statx(fd, c"", 0).map(|stat| (stat.dev, stat.ino));
+    if id(&target)? != id(&plan.root)? {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));
     }
+    let target = backing::proc_path(&target);
     let mut flags = libc::MS_NOSUID | libc::MS_NODEV;
     if plan.read_only {
         flags |= libc::MS_RDONLY;
@@ -157,5 +158,5 @@ fn mount(plan: &Plan, device: &fs::File, uid: u32, gid: u32) -> io::Result<()> {
         "fd={},rootmode=40000,user_id={uid},group_id={gid}{others}",
         device.as_raw_fd()
     );
-    sys::mount::mount(&path, &path, c"fuse.dotlockfs", flags, &CString::new(data)?)
+    sys::mount::mount(&path, &target, c"fuse.dotlockfs", flags, &CString::new(data)?)
 }
