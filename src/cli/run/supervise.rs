@@ -2,7 +2,7 @@
 //! ended, once the daemon is done.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
@@ -132,12 +132,7 @@ fn until_command_ends(
         if said {
             // It says nothing before the command has ended, so this is its own end.
             daemon_lives = false;
-            if let Ok(WaitStatus::Signaled(_, signal, _)) = again(|| waitpid(daemon, None)) {
-                eprintln!(
-                    "dotlockfs: the process that serves the guarded directory was killed ({signal}); \
-                     programs get ENOTCONN there from now on"
-                );
-            }
+            tell_how_it_ended(daemon);
         }
     }
 }
@@ -185,7 +180,7 @@ fn until_daemon_is_done(daemon: Pid, watch: &OwnedFd, signals: &Signals) -> io::
             let said = again(|| recv(watch.as_raw_fd(), &mut word, MsgFlags::empty()));
             if !matches!(said, Ok(1..)) {
                 // Only its end closes that.
-                let _ = again(|| waitpid(daemon, None));
+                tell_how_it_ended(daemon);
             }
             return Ok(());
         }
@@ -194,6 +189,18 @@ fn until_daemon_is_done(daemon: Pid, watch: &OwnedFd, signals: &Signals) -> io::
                 return Ok(());
             }
         }
+    }
+}
+
+/// Waits for the end of the daemon, and tells if it was killed; by itself it says what is wrong.
+fn tell_how_it_ended(daemon: Pid) {
+    if let Ok(WaitStatus::Signaled(_, signal, _)) = again(|| waitpid(daemon, None)) {
+        // Nobody may be listening any more.
+        let _ = writeln!(
+            io::stderr(),
+            "dotlockfs: the process that serves the guarded directory was killed ({signal}); \
+             programs get ENOTCONN there from now on"
+        );
     }
 }
 
