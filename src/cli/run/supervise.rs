@@ -40,6 +40,19 @@ const PASSED_ON: [Signal; 17] = [
     Signal::SIGPWR,
 ];
 
+/// Those that a terminal sends, always to a whole process group.
+const OF_TERMINALS: [Signal; 6] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGWINCH,
+];
+
+/// `si_code` of a signal that the kernel sends by itself (sigaction(2)).
+const SI_KERNEL: i32 = 0x80;
+
 /// Those that end the wait for the daemon.
 const IMPATIENT: [Signal; 4] = [
     Signal::SIGHUP,
@@ -47,6 +60,14 @@ const IMPATIENT: [Signal; 4] = [
     Signal::SIGQUIT,
     Signal::SIGTERM,
 ];
+
+/// A signal that has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrived {
+    pub(super) signal: Signal,
+    /// The terminal has sent it, so the whole process group has it.
+    pub(super) by_terminal: bool,
+}
 
 /// The signals of this process, which come by a descriptor.
 #[derive(Debug)]
@@ -75,9 +96,16 @@ impl Signals {
     }
 
     /// The next one, if there is one.
-    fn next(&self) -> io::Result<Option<Signal>> {
+    fn next(&self) -> io::Result<Option<Arrived>> {
         let next = again(|| self.arriving.read_signal())?;
-        Ok(next.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok()))
+        Ok(next.and_then(|info| {
+            let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
+            let by_terminal = info.ssi_code == SI_KERNEL && OF_TERMINALS.contains(&signal);
+            Some(Arrived {
+                signal,
+                by_terminal,
+            })
+        }))
     }
 }
 
@@ -111,7 +139,7 @@ fn until_command_ends(
     watch: &OwnedFd,
     signals: &Signals,
 ) -> Result<WaitStatus, Box<dyn Error>> {
-    let mut witnesses = Witnesses::start()?;
+    let mut witnesses = Witnesses::start();
     let mut daemon_lives = true;
     loop {
         pass_on(signals, command, &mut witnesses)?;
@@ -143,12 +171,12 @@ fn pass_on(signals: &Signals, command: Pid, witnesses: &mut Witnesses) -> io::Re
     let mut all = Vec::new();
     let alone = witnesses.for_us_alone(|| {
         let mut arrived = Vec::new();
-        while let Some(signal) = signals.next()? {
-            if signal != Signal::SIGCHLD {
-                arrived.push(signal);
+        while let Some(next) = signals.next()? {
+            if next.signal != Signal::SIGCHLD {
+                arrived.push(next);
             }
         }
-        all.extend(arrived.iter().copied());
+        all.extend(arrived.iter().map(|next| next.signal));
         Ok(arrived)
     })?;
     for signal in if in_our_group { alone } else { all } {
@@ -184,8 +212,8 @@ fn until_daemon_is_done(daemon: Pid, watch: &OwnedFd, signals: &Signals) -> io::
             }
             return Ok(());
         }
-        while let Some(signal) = signals.next()? {
-            if IMPATIENT.contains(&signal) {
+        while let Some(next) = signals.next()? {
+            if IMPATIENT.contains(&next.signal) {
                 return Ok(());
             }
         }
