@@ -50,6 +50,9 @@ const OF_TERMINALS: [Signal; 6] = [
     Signal::SIGWINCH,
 ];
 
+/// Those by which a shell's job control stops a job.
+const STOPPING: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+
 /// `si_code` of a signal that the kernel sends by itself (sigaction(2)).
 const SI_KERNEL: i32 = 0x80;
 
@@ -146,7 +149,9 @@ fn until_command_ends(
         loop {
             let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
             match again(|| waitpid(command, Some(flags)))? {
-                WaitStatus::Stopped(_, signal) => stop_by(signal),
+                WaitStatus::Stopped(_, signal) if STOPPING.contains(&signal) => stop_by(signal),
+                // Whoever has stopped it alone (SIGSTOP) makes it alone go on.
+                WaitStatus::Stopped(..) => {}
                 WaitStatus::StillAlive => break,
                 ended => return Ok(ended),
             }
