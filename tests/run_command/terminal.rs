@@ -108,6 +108,6 @@ fn ctrl_c_ends_a_command_that_does_not_catch_it() {
     let job = "exec 9>>held; flock 9; echo x >> log; echo ready; while :; do echo x >> log; done";
     let said = on_terminal(&world, ALICE, "\x03", &["sh", "-c", job]);
     assert!(said.contains(&format!("ended {}", libc::SIGINT)), "{said}");
-    world.nothing_will_be_left();
+    world.nothing_is_left();
     assert!(world.read("log").lines().all(|line| line == "x"));
 }
