@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use nix::unistd::{Pid, getppid};
 
@@ -34,6 +34,8 @@ pub(super) fn run(
     signals: &Signals,
     parent: Pid,
 ) -> u8 {
+    // The server may not answer: signals end this one, as they would end the command.
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals.before), None);
     match enter(&plan, daemon, parent) {
         Ok(true) => {
             drop(plan);
