@@ -49,7 +49,7 @@ print(said.decode().replace("\r", ""))
 
 /// Counts what it gets, says so for each, and ends by itself at SIGQUIT.
 const JOB: &str = r#"
-import os, signal, sys
+import os, signal, time
 count = 0
 def interrupt(number, frame):
     global count
@@ -65,7 +65,7 @@ signal.signal(signal.SIGINT, interrupt)
 signal.signal(signal.SIGCONT, resume)
 signal.signal(signal.SIGQUIT, leave)
 os.write(1, b"ready\n")
-while True: signal.pause()
+while True: time.sleep(1)
 "#;
 
 fn on_terminal(world: &World, who: Who, keys: &str, job: &[&str]) -> String {

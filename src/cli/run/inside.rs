@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigmaskHow, Signal, sigprocmask};
@@ -69,20 +70,23 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
         let what = what.to_owned();
         move |error: io::Error| unusable(dir, &what, &error)
     };
+    let refuse = |what: &str, error| match plan.as_root {
+        true => refusal::of_root(dir, what, &error),
+        false => refusal::of_user(dir, what, error),
+    };
     let (uid, gid) = (creds::euid(), creds::egid());
     if plan.as_root {
-        unshare(CloneFlags::CLONE_NEWNS).map_err(|error| refusal::of_root(dir, error))?;
+        unshare(CloneFlags::CLONE_NEWNS).map_err(|error| refuse("making a mount namespace", error.into()))?;
     } else {
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-            .map_err(|error| refusal::of_user(dir, "making a user namespace", error.into()))?;
+            .map_err(|error| refuse("making a user namespace", error.into()))?;
         for (file, text) in [
             ("setgroups", "deny".to_owned()),
             ("uid_map", format!("{uid} {uid} 1")),
             ("gid_map", format!("{gid} {gid} 1")),
         ] {
-            fs::write(format!("/proc/self/{file}"), text).map_err(|error| {
-                refusal::of_user(dir, &format!("writing /proc/self/{file}"), error)
-            })?;
+            fs::write(format!("/proc/self/{file}"), text)
+                .map_err(|error| refuse(&format!("writing /proc/self/{file}"), error))?;
         }
     }
     // After the namespaces, for what has got new rights forgets it. What the parent's end means
@@ -94,10 +98,10 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
     }
     // From now on nobody outside is told of our mounts; we are told of theirs.
     sys::mount::mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_SLAVE, c"")
-        .map_err(|error| refusal::of_user(dir, "setting the propagation of mounts", error))?;
+        .map_err(|error| refuse("setting the propagation of mounts", error))?;
     let device = open_device()?;
     mount(plan, &device, uid, gid).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => refusal::of_user(dir, "mounting", error),
+        Some(libc::EPERM | libc::EACCES) => refuse("mounting", error),
         _ => fail("cannot be mounted over")(error),
     })?;
     let dev = mount_table::open(dir)
@@ -125,8 +129,11 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
         return Ok(false);
     }
     let mut answer = [0; READY.len()];
-    let len = again(|| recv(daemon.as_raw_fd(), &mut answer, MsgFlags::empty()))
-        .map_err(|error| told(error.into()))?;
+    let len = match again(|| recv(daemon.as_raw_fd(), &mut answer, MsgFlags::empty())) {
+        // It has ended before it had read what it was sent.
+        Err(Errno::ECONNRESET) => return Ok(false),
+        other => other.map_err(|error| told(error.into()))?,
+    };
     if answer[..len] != *READY {
         return Ok(false);
     }
