@@ -76,7 +76,8 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
     };
     let (uid, gid) = (creds::euid(), creds::egid());
     if plan.as_root {
-        unshare(CloneFlags::CLONE_NEWNS).map_err(|error| refuse("making a mount namespace", error.into()))?;
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|error| refuse("making a mount namespace", error.into()))?;
     } else {
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
             .map_err(|error| refuse("making a user namespace", error.into()))?;
@@ -167,5 +168,11 @@ fn mount(plan: &Plan, device: &fs::File, uid: u32, gid: u32) -> io::Result<()> {
         "fd={},rootmode=40000,user_id={uid},group_id={gid}{others}",
         device.as_raw_fd()
     );
-    sys::mount::mount(&path, &target, c"fuse.dotlockfs", flags, &CString::new(data)?)
+    sys::mount::mount(
+        &path,
+        &target,
+        c"fuse.dotlockfs",
+        flags,
+        &CString::new(data)?,
+    )
 }

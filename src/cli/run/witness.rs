@@ -88,7 +88,9 @@ impl Witnesses {
                 if look > 0 {
                     thread::sleep(Duration::from_millis(1));
                 }
-                self.witnesses.iter().any(|witness| witness.has() & bit != 0)
+                self.witnesses
+                    .iter()
+                    .any(|witness| witness.has() & bit != 0)
             });
         self.to_come &= !bit;
         for witness in &mut self.witnesses {
