@@ -1,13 +1,15 @@
 //! `dotlockfs demo` as a user runs it: it keeps every record, and leaves nothing behind, not even
 //! when it is interrupted.
 
+mod common;
+
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::leftovers;
 use tempfile::TempDir;
 
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -49,38 +51,16 @@ impl Demo {
     }
 
     fn mounts(&self) -> Vec<String> {
-        let root = self.temporary.path().canonicalize().unwrap();
-        let root = root.to_str().unwrap();
-        // Others may have mounted something at bytes that are no text.
-        let table = fs::read("/proc/self/mountinfo").unwrap();
-        let table = String::from_utf8_lossy(&table);
-        let lines = table.lines().filter(|line| line.contains(root));
-        lines.map(str::to_owned).collect()
-    }
-
-    /// Processes with the temporary directory among their arguments, or at work in it.
-    fn processes(&self) -> Vec<String> {
-        let root = self.temporary.path().canonicalize().unwrap();
-        let is_ours = |process: &Path| {
-            let command = fs::read(process.join("cmdline")).unwrap_or_default();
-            let place = fs::read_link(process.join("cwd")).unwrap_or_default();
-            place.starts_with(&root)
-                || command
-                    .split(|&byte| byte == 0)
-                    .any(|argument| argument.starts_with(root.as_os_str().as_bytes()))
-        };
-        let processes = fs::read_dir("/proc").unwrap();
-        processes
-            .map(|entry| entry.unwrap().path())
-            .filter(|process| is_ours(process))
-            .map(|process| process.display().to_string())
-            .collect()
+        leftovers::mounts(self.temporary.path())
     }
 
     fn assert_nothing_is_left(&self) {
         // Mounts and processes first: what is in the directory could be seen through a mount.
         assert_eq!(self.mounts(), Vec::<String>::new());
-        assert_eq!(self.processes(), Vec::<String>::new());
+        assert_eq!(
+            leftovers::processes(self.temporary.path()),
+            Vec::<String>::new()
+        );
         assert_eq!(self.find(""), Vec::<PathBuf>::new());
     }
 

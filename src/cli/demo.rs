@@ -5,9 +5,6 @@
 //! Everything that the demo makes is held by a guard (writers, mounts, directories), so each way
 //! out, an interruption included, takes it all down again in the right order.
 
-mod interrupt;
-mod judge;
-mod mounts;
 mod report;
 mod writers;
 
@@ -15,21 +12,19 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use indicatif::{ProgressBar, ProgressStyle};
-use tempfile::TempDir;
 
 use super::DemoArgs;
-use interrupt::{Failure, Interrupts};
-use judge::Expectation;
-use mounts::Mount;
+use super::stage::bar::Bar;
+use super::stage::interrupt::{self, Failure, Interrupts};
+use super::stage::judge::{self, Expectation};
+use super::stage::mounts::{self, Mount};
+use super::stage::scratch::{Scratch, make_directory};
 use report::{Outcome, Place};
 use writers::{Program, Run};
 
 const HOSTS: [&str; 2] = ["host1", "host2"];
 const WRITERS: u32 = 4;
+const PREFIX: &str = "dotlockfs-demo-";
 const RULES: &str = "\
 version = 1
 
@@ -53,15 +48,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
         writers::write_records(file, writer, args.records)?;
         return Ok(ExitCode::SUCCESS);
     }
-    match demonstrate(args) {
-        Ok(true) => Ok(ExitCode::SUCCESS),
-        Ok(false) => Ok(ExitCode::FAILURE),
-        Err(Failure::Interrupted(signal)) => {
-            eprintln!("dotlockfs: interrupted before the end, so there are no figures");
-            Ok(ExitCode::from(128 + signal))
-        }
-        Err(Failure::Failed(sentence)) => Err(sentence.into()),
-    }
+    interrupt::exit_status(demonstrate(args))
 }
 
 /// Sets the stage, runs all, prints; says whether dotlockfs kept everything.
@@ -120,9 +107,10 @@ impl Stage {
             Failure::Failed(format!("cannot find the dotlockfs executable: {error}"))
         })?;
         let temporary = std::env::temp_dir();
-        let shared = Scratch::new(args.dir.as_deref().unwrap_or(&temporary), args.keep)?;
+        let parent = args.dir.as_deref().unwrap_or(&temporary);
+        let shared = Scratch::new(parent, PREFIX, args.keep)?;
         // Not in DIR: a mount point must be a local directory that is surely ours.
-        let local = Scratch::new(&temporary, false)?;
+        let local = Scratch::new(&temporary, PREFIX, false)?;
         let file_system = mounts::file_system_of(&shared.path).unwrap_or("unknown type".into());
         let mut stage = Stage {
             mounts: Vec::new(),
@@ -140,7 +128,12 @@ impl Stage {
             let point = stage.local.path.join(host);
             make_directory(&point)?;
             let log = stage.local.path.join(format!("{host}.log"));
-            let mount = Mount::new(&stage.dotlockfs, &stage.source(), &point, &log)?;
+            let mount = Mount::new(
+                mounts::command(&stage.dotlockfs),
+                &stage.source(),
+                &point,
+                &log,
+            )?;
             stage.mounts.push(mount);
         }
         Ok(stage)
@@ -178,11 +171,11 @@ impl Stage {
         let file = seen_from.join(program.file());
         let expectation = Expectation {
             shape: program.shape(),
-            writers: WRITERS,
-            records,
+            records: &[records; WRITERS as usize],
         };
 
-        let bar = Bar::new(program, place, expectation.bytes());
+        let bar = Bar::new(expectation.bytes());
+        bar.say(format!("{}, {}", program.name(), place.name()));
         let time = Run {
             program,
             dotlockfs: &self.dotlockfs,
@@ -192,7 +185,7 @@ impl Stage {
             records,
             logs: &self.local.path,
         }
-        .to_the_end(interrupts, |size| bar.0.set_position(size))?;
+        .to_the_end(interrupts, |size| bar.set(size))?;
         drop(bar);
 
         let content = fs::read(&file).map_err(|error| Failure::on("read", &file, error))?;
@@ -202,77 +195,5 @@ impl Stage {
             verdict: judge::judge(&content, expectation),
             time,
         })
-    }
-}
-
-fn make_directory(path: &Path) -> Result<(), Failure> {
-    fs::create_dir(path).map_err(|error| Failure::on("create the directory", path, error))
-}
-
-/// A new directory, removed when it goes out of scope unless it is to be kept.
-struct Scratch {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Scratch {
-    /// How long to try: a daemon that was just unmounted may still remove files of its own.
-    const DEADLINE: Duration = Duration::from_secs(3);
-
-    fn new(parent: &Path, keep: bool) -> Result<Scratch, Failure> {
-        let failed = |error| Failure::on("create a directory in", parent, error);
-        // Canonical, because that is how the kernel names mount points.
-        let parent = parent.canonicalize().map_err(failed)?;
-        let path = tempfile::Builder::new()
-            .prefix("dotlockfs-demo-")
-            .tempdir_in(parent)
-            .map(TempDir::keep)
-            .map_err(failed)?;
-        Ok(Scratch { path, keep })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if self.keep {
-            // Said on every way out: after a failure they are wanted most.
-            eprintln!("The files are kept in {}", self.path.display());
-            return;
-        }
-        // Never into a mount that could not be unmounted: the files in it are another's.
-        if HOSTS
-            .iter()
-            .any(|host| mounts::is_mounted(&self.path.join(host)))
-        {
-            return;
-        }
-        let deadline = Instant::now() + Self::DEADLINE;
-        while let Err(error) = fs::remove_dir_all(&self.path) {
-            if Instant::now() > deadline {
-                eprintln!("dotlockfs: cannot remove {}: {error}", self.path.display());
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-/// A progress bar on standard error, if that is a terminal; gone when it goes out of scope.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new(program: Program, place: Place, bytes: u64) -> Bar {
-        let style = ProgressStyle::with_template("  {msg:32} [{bar:32}] {percent:>3} %")
-            .expect("the template is fixed")
-            .progress_chars("=> ");
-        let bar = ProgressBar::new(bytes).with_style(style);
-        bar.set_message(format!("{}, {}", program.name(), place.name()));
-        Bar(bar)
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
     }
 }

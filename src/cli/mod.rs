@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 pub mod bare;
+pub mod bench;
 pub mod break_lock;
 pub mod check_config;
 pub mod demo;
@@ -16,6 +18,7 @@ pub mod locks;
 pub mod mount;
 pub mod mount_table;
 pub mod run;
+pub mod stage;
 
 /// Mount a directory so that programs on many hosts update its files safely, even on NFS.
 #[derive(Debug, Parser)]
@@ -49,6 +52,8 @@ enum Command {
     Locks(LocksArgs),
     /// End a lock whose holder is known to be dead, and fence the file
     Break(BreakArgs),
+    /// Measure a directory, a mount of it by dotlockfs, and one by bindfs, in one run
+    Bench(BenchArgs),
     /// Test whether a directory and this host are fit for dotlockfs, and say what to do if not
     Doctor(DoctorArgs),
     /// Run one command with a directory guarded at its own path, without root
@@ -141,6 +146,51 @@ pub struct BreakArgs {
     pub config: Option<PathBuf>,
 }
 
+/// Arguments of `dotlockfs bench`.
+#[derive(Debug, Args)]
+#[command(after_long_help = bench::HELP)]
+pub struct BenchArgs {
+    /// Where to measure, each in a new directory [default: $TMPDIR, or this directory]
+    #[arg(value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// Measure only these
+    #[arg(long, value_name = "GROUP", value_enum, value_delimiter = ',')]
+    pub only: Vec<bench::Group>,
+    /// How often everything is measured [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: Option<u32>,
+    /// How long each run appends, or reads at random [default: 0.3]
+    #[arg(long, value_name = "S", value_parser = bench::seconds)]
+    pub seconds: Option<Duration>,
+    /// The size of the large file [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<bytesize::ByteSize>,
+    /// How many small files, and files of the tree [default: 10000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub files: Option<u32>,
+    /// How many files the daemon gets to know for its memory [default: 100000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub inodes: Option<u32>,
+    /// A small run: 2 rounds of 0.1 seconds, 16MiB, 500 files, 5000 for the memory
+    #[arg(long)]
+    pub quick: bool,
+    /// Be one of several hosts that append in DIR at the same time, of this name
+    #[arg(long, value_name = "NAME", requires_all = ["hosts", "dirs"], value_parser = bench::role)]
+    pub role: Option<String>,
+    /// How many hosts that are
+    #[arg(long, value_name = "N", requires = "role", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub hosts: Option<u16>,
+    /// Write JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+    /// Write a chart of the ratios to FILE, too
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Be one of the processes that work
+    #[arg(long, hide = true, value_name = "JOB", exclusive = true)]
+    pub job: Option<String>,
+}
+
 /// Arguments of `dotlockfs doctor`.
 #[derive(Debug, Args)]
 #[command(after_long_help = doctor::HELP)]
@@ -187,6 +237,7 @@ pub fn main() -> ExitCode {
         (Some(Command::CheckConfig(args)), _) => check_config::run(&args),
         (Some(Command::Locks(args)), _) => locks::run(&args),
         (Some(Command::Break(args)), _) => break_lock::run(&args),
+        (Some(Command::Bench(args)), _) => bench::run(&args),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Run(args)), _) => Ok(run::run(args)),
         (None, Some(args)) => mount::run(args),

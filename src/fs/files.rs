@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fuser::{FileHandle, FopenFlags, INodeNo, Request};
 use parking_lot::Mutex;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use super::dirs::is_of_protocol;
 use super::handles::{Handle, Open};
 use super::locked::{FMODE_EXEC, Held};
-use super::names::{Found, makers};
+use super::names::{Found, LOCK, makers};
 use super::nodes::{Node, label};
 use super::private::Private;
 use super::reading;
@@ -139,14 +140,24 @@ impl Overlay {
         reader: Option<reading::Number>,
     ) -> io::Result<Descriptor> {
         let caller = waiter.caller.clone();
-        let assumed = self.credentials.assume(&caller)?;
         let kind = self.kind_of_file(node)?;
         let below = self.flags_below(node.rule.is_some(), flags, kind);
+        if flags & libc::O_APPEND != 0
+            && let Some(key) = node
+                .guard_key()
+                .filter(|key| !key.name.as_bytes().ends_with(LOCK))
+            && let Some(guard) = self.guards.find(&key)
+            && let Some(target) = guard.lend(node.file, &caller, below)
+        {
+            return self.enter_reader(node, flags, kind, target, caller, reader);
+        }
+        let assumed = self.credentials.assume(&caller)?;
         let open = || match node.rule {
             Some(_) => node.open_current(below, false),
             None => node.open(below).map(|fd| Target {
                 fd: Arc::new(fd),
                 id: node.file,
+                opened: Duration::ZERO,
             }),
         };
         let target = match open() {
@@ -262,6 +273,7 @@ impl Overlay {
         };
         let c_name = private.as_ref().map_or(&*file.c_name, Private::name);
         let new = below | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let _forget = self.forgets_look(parent, name);
         let make = || sys::fs::openat(&*dir, c_name, new, file.mode);
         let fd = match with_umask_of(file.umask, make) {
             Ok(fd) => fd,
@@ -283,6 +295,8 @@ impl Overlay {
         let target = Target {
             fd: Arc::new(fd),
             id: stat.into(),
+            // By making it, which takes no right to write to it.
+            opened: Duration::ZERO,
         };
         let held = hold.map(|hold| Held {
             hold,

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
 
@@ -126,6 +127,7 @@ impl Handle {
             None => Target {
                 fd: self.fd(),
                 id: self.node.file,
+                opened: Duration::ZERO,
             },
         }
     }

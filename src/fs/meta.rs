@@ -158,6 +158,7 @@ impl Overlay {
         let changes = &self.without_ids_shown(&file, *changes)?;
         may_begin()?;
         node.changes_private_copy(tid);
+        let _forget = self.forgets_look_of(node);
         let path = proc_path(&*file);
         // Not even a chown(2) that changes nothing is without effect: it clears set-user-ID bits.
         // The kernel sends the same before a write that must clear them, for whoever writes, but
@@ -265,7 +266,9 @@ impl Overlay {
         flags: i32,
     ) -> io::Result<()> {
         let name = sys::c_name(name)?;
-        self.nodes.get(ino.0)?.changes_private_copy(req.pid());
+        let node = self.nodes.get(ino.0)?;
+        node.changes_private_copy(req.pid());
+        let _forget = self.forgets_look_of(&node);
         self.with_path(req, ino, |path| {
             sys::fs::setxattr(path, &name, value, flags)
         })
@@ -273,7 +276,9 @@ impl Overlay {
 
     pub(super) fn remove_xattr(&self, req: &Request, ino: INodeNo, name: &OsStr) -> io::Result<()> {
         let name = sys::c_name(name)?;
-        self.nodes.get(ino.0)?.changes_private_copy(req.pid());
+        let node = self.nodes.get(ino.0)?;
+        node.changes_private_copy(req.pid());
+        let _forget = self.forgets_look_of(&node);
         self.with_path(req, ino, |path| sys::fs::removexattr(path, &name))
     }
 

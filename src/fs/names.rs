@@ -18,7 +18,7 @@ use crate::backing::{Kind, proc_path};
 use crate::config::{Replace, Rule};
 use crate::guard::dotlocks::LockFile;
 use crate::guard::family::{self, Process};
-use crate::guard::{Job, Key, Waiter, Work};
+use crate::guard::{Guard, Job, Key, Waiter, Work};
 use crate::lock::names::is_hidden;
 use crate::lock::{Identity, RealDirectory};
 use crate::sys;
@@ -51,6 +51,23 @@ pub(super) struct Found {
     pub parent: Arc<Node>,
     pub node: Arc<Node>,
     pub stat: Stat,
+}
+
+/// As long as this is there something is changed that a guard may remember.
+pub(super) struct ForgetsLook(Vec<Arc<Guard>>);
+
+impl ForgetsLook {
+    fn new(guards: impl IntoIterator<Item = Arc<Guard>>) -> ForgetsLook {
+        let guards: Vec<_> = guards.into_iter().collect();
+        guards.iter().for_each(|guard| guard.forget_look());
+        ForgetsLook(guards)
+    }
+}
+
+impl Drop for ForgetsLook {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|guard| guard.forget_look());
+    }
 }
 
 /// Whether a name is `X.lock` beside a file X. (`Cargo.lock` is a file like any other.)
@@ -221,7 +238,7 @@ impl Overlay {
                 .of(parent.file.dev, &*dir)
                 .is_ok_and(|kind| kind == Kind::Nfs)
         };
-        let mut stat = if fresh && rule.is_some() && on_nfs() {
+        let stat = if fresh && rule.is_some() && on_nfs() {
             // What another host has committed is seen by the next open, read or stat; and what
             // the client remembers not to exist may have come into being.
             let dir = RealDirectory::new(Arc::clone(&dir));
@@ -240,10 +257,22 @@ impl Overlay {
         } else {
             sys::fs::statx(&*dir, &c_name, 0)?
         };
+        Ok(self.found(parent, name, rule, stat))
+    }
+
+    /// A name was found to refer to what `stat` describes: gives the node, and what may be shown of
+    /// it, and counts the look-up.
+    fn found(
+        &self,
+        parent: &Arc<Node>,
+        name: &OsStr,
+        rule: Option<Arc<Rule>>,
+        mut stat: Stat,
+    ) -> (Arc<Node>, Stat) {
         let rule = rule.filter(|_| stat.is_file());
         let node = self.nodes.found(parent, name, &stat, rule.as_ref(), || {
             let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-            sys::fs::openat(&*dir, &c_name, flags, 0).ok()
+            sys::fs::openat(&*parent.reach().ok()?, &sys::c_name(name).ok()?, flags, 0).ok()
         });
         if node.rule.is_some()
             && let Some(limit) = self.visible_limit(&node)
@@ -254,7 +283,7 @@ impl Overlay {
             node.restricted
                 .store(self.is_restricted(&node, &stat), Ordering::Relaxed);
         }
-        Ok((node, stat))
+        (node, stat)
     }
 
     /// Whether some users may not search a directory.
@@ -285,12 +314,23 @@ impl Overlay {
             .find_with(|| Key::new(parent.file, name.to_owned()));
         let waiter = self.waiter(req);
         let (overlay, caller, name) = (Arc::clone(self), waiter.caller.clone(), name.to_owned());
+        let known = guard.clone();
         let look = move || {
+            let remembered = known.as_ref().and_then(|known| known.known_to(&caller));
+            if let Some(stat) = remembered {
+                let rule = overlay.rule_for(&parent, &name);
+                let (node, stat) = overlay.found(&parent, &name, rule, stat);
+                return reply(Ok(Found { parent, node, stat }));
+            }
+            let before = known.as_ref().map(|known| known.before_look());
             let found = overlay.credentials.assume(&caller).and_then(|_assumed| {
                 if overlay.is_own_lock(&parent, &name)? {
                     return Err(io::Error::from_raw_os_error(libc::ENOENT));
                 }
                 let (node, stat) = overlay.find(&parent, &name, true)?;
+                if let (Some(known), Some(before)) = (&known, before) {
+                    known.note_found(before, &caller, stat.into());
+                }
                 Ok(Found { parent, node, stat })
             });
             reply(found);
@@ -387,12 +427,15 @@ impl Overlay {
             Err(error) => return reply(Err(error)),
         };
         self.note_new_file(req.pid());
+        let overlay = Arc::clone(self);
         self.make(
             req,
             parent,
             name,
             (Make::OfAnother, reply),
             move |parent, name| {
+                // Its next name has a lock of its own.
+                let _forget = overlay.forgets_look_of(&node);
                 // By way of /proc, since AT_EMPTY_PATH takes a capability that users do not have.
                 let file = node.reach()?;
                 let dir = parent.reach()?;
@@ -422,6 +465,7 @@ impl Overlay {
         let make = move |permitted: io::Result<()>| {
             let made = permitted.and_then(|()| {
                 let _assumed = overlay.credentials.assume(&caller)?;
+                let _forget = overlay.forgets_look(&place, &made_name);
                 call(&place, &c_name)?;
                 overlay.made(place, &made_name, tid)
             });
@@ -465,9 +509,26 @@ impl Overlay {
     pub(super) fn remove(&self, req: &Request, parent: INodeNo, name: &OsStr) -> io::Result<()> {
         let (parent, c_name) = self.name_to_use(parent, name)?;
         let _assumed = self.assume(req)?;
+        let _forget = self.forgets_look(&parent, name);
         sys::fs::unlinkat(&*parent.reach()?, &c_name, 0)?;
         self.note_no_lock_file(&parent, name);
         Ok(())
+    }
+
+    /// What the name refers to is about to be changed without a turn: what is remembered of it is
+    /// forgotten, and once more when the change is made.
+    pub(super) fn forgets_look(&self, parent: &Node, name: &OsStr) -> ForgetsLook {
+        let key = || Key::new(parent.file, name.to_owned());
+        ForgetsLook::new(self.guards.find_with(key))
+    }
+
+    /// The same where a file itself is changed, or who may use it, or what is in a directory.
+    pub(super) fn forgets_look_of(&self, node: &Node) -> ForgetsLook {
+        if node.is_dir {
+            return ForgetsLook::new(self.guards.all_in(node.file));
+        }
+        let key = node.guard_key();
+        ForgetsLook::new(key.and_then(|key| self.guards.find(&key)))
     }
 
     pub(super) fn move_name(

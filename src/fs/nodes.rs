@@ -21,6 +21,7 @@ use crate::guard::{Key, Target, family};
 use crate::lock::{Identity, RealDirectory};
 use crate::sys;
 use crate::sys::fs::Stat;
+use crate::sys::process::boottime;
 
 /// The node id of the root (`FUSE_ROOT_ID`).
 pub const ROOT: u64 = 1;
@@ -197,9 +198,11 @@ impl Node {
     /// `ESTALE` where the name does not lead to a regular file; the kernel then looks up the path
     /// again.
     pub fn open_current(&self, flags: i32, held: bool) -> io::Result<Target> {
+        let opened = boottime();
         let of_this = |fd| Target {
             fd: Arc::new(fd),
             id: self.file,
+            opened,
         };
         let mut failed = io::Error::from_raw_os_error(libc::ESTALE);
         for _ in 0..REPLACED_AGAIN {
@@ -212,6 +215,7 @@ impl Node {
                     return Ok(Target {
                         fd: Arc::new(fd),
                         id: stat.into(),
+                        opened,
                     });
                 }
                 Ok(_) => break,

@@ -11,6 +11,7 @@ use crate::backing::{Caller, Credentials, copy, proc_path};
 use crate::guard::{Guard, Target};
 use crate::lock::LockNames;
 use crate::sys;
+use std::time::Duration;
 
 /// A file of the program's own, beside the guarded one, under a name that listings hide. It is
 /// removed when this is dropped, unless it has been put in its place.
@@ -88,6 +89,7 @@ impl Private {
         let target = Target {
             fd: Arc::new(copy),
             id,
+            opened: Duration::ZERO,
         };
         Ok((private, target))
     }

@@ -56,6 +56,8 @@ impl Move {
         let (from, to) = (&self.from, &self.to);
         let (old_dir, new_dir) = (from.parent.reach()?, to.parent.reach()?);
         let flags = self.flags.bits();
+        let _forget_old = overlay.forgets_look(&from.parent, &from.name);
+        let _forget_new = overlay.forgets_look(&to.parent, &to.name);
         sys::fs::renameat2(&*old_dir, &from.c_name, &*new_dir, &to.c_name, flags)?;
         overlay.follow_move(from, to, &self.waiter);
         if self.flags.contains(RenameFlags::RENAME_EXCHANGE) {
@@ -77,6 +79,7 @@ impl Move {
             return self.run(overlay);
         }
         let staged = LockNames::new(&guard.key().name).stage(rand::random());
+        let _forget_old = overlay.forgets_look(&from.parent, &from.name);
         guard.may_begin()?;
         // A server that is being restarted may have done what is answered by an error, when it is
         // asked once more.

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use super::holds::MOMENT;
 use super::pulse::Pulse;
 use super::queue::{Guard, Job};
 use crate::backing::Caller;
@@ -17,7 +18,7 @@ use crate::sys::process::boottime;
 /// The first pause between two looks at a turn that somebody else holds, and the longest. A look
 /// costs one GETATTR.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(8);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// The longest pause between two looks at a lock file of another program: such locks are held
 /// for longer, and nobody hands them over.
 const LONGEST_FOREIGN_PAUSE: Duration = Duration::from_millis(50);
@@ -42,15 +43,18 @@ impl Guard {
     }
 
     /// Waits for the turn, in the name of `caller`; `None` when nobody waits for it any more.
-    pub(super) fn acquire(
-        &self,
-        turns: &mut Turns,
-        caller: &Caller,
-        others_seen: &mut Option<Duration>,
-    ) -> io::Result<Option<Turn>> {
+    pub(super) fn acquire(&self, turns: &mut Turns, caller: &Caller) -> io::Result<Option<Turn>> {
         let mut pause = FIRST_PAUSE;
         let turn = loop {
-            match self.as_permitted(caller, |actor| turns.attempt(&*self.dir, actor, boottime)) {
+            let began = boottime();
+            let mut leave = |n| {
+                let hurry = self.is_in_a_hurry();
+                self.rhythm.lock().leaves(n, hurry, boottime())
+            };
+            let attempt = self.as_permitted(caller, |actor| {
+                turns.attempt(&*self.dir, actor, boottime, &mut leave)
+            });
+            match attempt {
                 Ok(Progress::Held(turn)) => break turn,
                 Ok(Progress::Again) => {
                     let holder = || "others, one after another".to_owned();
@@ -70,11 +74,25 @@ impl Guard {
                     log::warn!("{}: broke turn {n} of {holder}, {why}", self.label);
                 }
                 Ok(Progress::Taken(n)) => {
-                    *others_seen = Some(boottime());
+                    let now = boottime();
+                    let holder = turns.holder_of(n);
+                    let mut pause = {
+                        let mut rhythm = self.rhythm.lock();
+                        rhythm.sees(n, holder, now.saturating_sub(began), now);
+                        rhythm.pause(now)
+                    };
                     let holder = || turns.describe_holder(&*self.dir, n);
                     if self.wait(&mut pause, LONGEST_PAUSE, holder).is_break() {
                         return Ok(None);
                     }
+                }
+                Ok(Progress::Left(_)) => {
+                    // It is free: nobody is refused for it.
+                    self.serve_lock_maker();
+                    if self.queue.lock().jobs.is_empty() {
+                        return Ok(None);
+                    }
+                    std::thread::sleep(FIRST_PAUSE);
                 }
                 Err(error) if is_gone(&error) && self.directory_is_gone() => {
                     // Another directory may get its inode number; it must not get this guard.
@@ -93,6 +111,7 @@ impl Guard {
                 }
             }
         };
+        self.rhythm.lock().takes(turn.n, boottime());
         self.set_pulse(Some(Pulse {
             turn: turn.n,
             actor: turn.actor,
@@ -117,6 +136,12 @@ impl Guard {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether somebody waits who will not wait for long.
+    fn is_in_a_hurry(&self) -> bool {
+        let is_impatient = |job: &Job| job.waiter.patience.is_some_and(|limit| limit <= MOMENT);
+        self.queue.lock().jobs.iter().any(is_impatient)
     }
 
     /// Waits for `X.lock`, where the rule asks for it; `false` when nobody waits for it any more.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::append::PIECES_KEPT;
-use super::file::Target;
+use super::file::{GuardedFile, Target};
 use super::permit::Permit;
 use super::queue::{Append, Guard, Job, Place, Waiter, Work, may_come_late};
 use crate::backing::Kind;
@@ -234,12 +234,7 @@ impl Guard {
         // one file go one after another, whatever they call it.
         let expected = rest[0].of.file.target().id;
         let writing = self.shared.writing(expected).lock();
-        let opener = rest[0].of.file.file.opener.clone();
-        let look = || {
-            let _assumed = self.shared.credentials.assume(&opener)?;
-            self.dir.look(&self.name)
-        };
-        let named = match look() {
+        let named = match self.look_for(&rest[0].of.file.file, permit.turn()) {
             Ok(named) => named,
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => None,
             Err(error) => {
@@ -295,6 +290,24 @@ impl Guard {
             rest = later;
         }
         written
+    }
+
+    /// What the name refers to, for an append by way of `file`, with its length as the server has it
+    /// now.
+    fn look_for(&self, file: &GuardedFile, turn: u64) -> io::Result<Option<Stat>> {
+        if let Some(stat) = self.look_by(&file.target(), turn) {
+            return Ok(Some(stat));
+        }
+        let before = self.before_look();
+        let named = {
+            let _assumed = self.shared.credentials.assume(&file.opener)?;
+            self.dir.look(&self.name)
+        };
+        match &named {
+            Ok(Some(stat)) => self.note_look(before, turn, stat, file.kind),
+            _ => self.forget_look(),
+        }
+        named
     }
 
     /// Takes those out of a batch that are in the file already: they were written under a turn that
@@ -435,6 +448,12 @@ impl Guard {
         }
         drop(assumed);
         let Came { whole, error, .. } = came;
+        if error.is_none() && is_clean && start == size {
+            let file = &batch[0].of.file.file;
+            self.note_end(&target, (&opener, file.flags), size + bytes as u64);
+        } else {
+            self.forget_look();
+        }
         if let Some(terminator) = &self.rule.record
             && error.is_none()
             && batch

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -12,6 +13,7 @@ use crate::backing::{Caller, Kind};
 use crate::lock::Identity;
 use crate::sys;
 use crate::sys::fs::Stat;
+use crate::sys::process::boottime;
 
 /// How often a file may be replaced elsewhere while it is opened.
 const REPLACED_AGAIN: usize = 10;
@@ -41,6 +43,9 @@ pub struct Target {
     pub fd: Arc<OwnedFd>,
     /// Which file it is.
     pub id: Identity,
+    /// When the server was asked whether it may be opened so, or a little earlier, on [`boottime`]'s
+    /// clock; zero where it was not asked, or that does not matter.
+    pub opened: Duration,
 }
 
 impl Drop for GuardedFile {
@@ -133,6 +138,7 @@ impl GuardedFile {
     /// Those of `open(2)`.
     pub fn reopen(&self, guard: &Guard) -> io::Result<Target> {
         let _assumed = guard.shared.credentials.assume(&self.opener)?;
+        let began = boottime();
         let mut opened = guard.open_by_name(self.flags);
         for _ in 0..REPLACED_AGAIN {
             match &opened {
@@ -147,6 +153,7 @@ impl GuardedFile {
         let target = Target {
             fd: Arc::new(fd),
             id,
+            opened: began,
         };
         *self.target.lock() = target.clone();
         self.replaced.store(false, Ordering::Release);

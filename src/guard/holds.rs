@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::family::{Line, is_single_threaded, related};
 use super::locks::{Holder, Lock};
 use super::queue::{Guard, Job, Queue, Waiter, Work};
-use super::shift;
+use super::rhythm;
 use crate::sys::process::boottime;
 
 /// How long a call must have waited before it is asked whether its wait can ever end.
@@ -444,4 +444,4 @@ pub(super) fn end_circles(guards: &[Arc<Guard>]) {
 
 /// How long a request that will not wait is kept, when another host has the lock: most turns are
 /// over in less, and were not taken for what the program asks about.
-pub const MOMENT: Duration = shift::LONGEST_TURN.saturating_add(Duration::from_millis(50));
+pub const MOMENT: Duration = rhythm::LONGEST_TURN.saturating_add(Duration::from_millis(50));

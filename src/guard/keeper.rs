@@ -74,8 +74,11 @@ impl Keeper {
         let mut state = self.plan.state.lock();
         state.count += 1;
         let number = state.count;
+        let first = state.due.first_key_value().map(|((first, _), _)| *first);
         state.due.insert((time, number), Arc::downgrade(guard));
-        self.plan.changed.notify_one();
+        if first.is_none_or(|first| time < first) {
+            self.plan.changed.notify_one();
+        }
     }
 }
 

@@ -23,12 +23,14 @@ pub mod file;
 pub mod holds;
 pub mod keeper;
 pub mod locks;
+pub mod looked;
 pub mod mend;
 pub mod permit;
 pub mod pieces;
 pub mod pulse;
 pub mod queue;
 pub mod records;
+pub mod rhythm;
 pub mod shift;
 pub mod signals;
 pub mod stuck;
@@ -273,6 +275,16 @@ impl Guards {
                 (guard.key().dev, guard.key().ino) == (dir.dev, dir.ino) && guard.is_busy()
             })
             .map(|guard| Arc::clone(&guard))
+    }
+
+    /// The guards of names in this directory.
+    pub fn all_in(&self, dir: Identity) -> Vec<Arc<Guard>> {
+        let is_in = |key: &Key| (key.dev, key.ino) == (dir.dev, dir.ino);
+        let guards = self.shared.by_key.iter();
+        guards
+            .filter(|guard| is_in(guard.key()))
+            .map(|guard| Arc::clone(&guard))
+            .collect()
     }
 
     /// Finishes all that is queued, for at most `limit`, gives every lock back and removes our

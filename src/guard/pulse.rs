@@ -45,8 +45,12 @@ impl Guard {
     ///
     /// # Errors
     /// Those of `refresh`.
-    pub(super) fn beat(&self, refresh: impl FnOnce() -> io::Result<Duration>) -> io::Result<()> {
-        let slow = self.is_slow();
+    pub(super) fn beat(
+        &self,
+        now: Duration,
+        refresh: impl FnOnce() -> io::Result<Duration>,
+    ) -> io::Result<()> {
+        let slow = self.is_slow_at(now);
         if let Some(pulse) = &mut *self.pulse.lock() {
             pulse.slow = slow;
         }
@@ -104,8 +108,13 @@ impl Guard {
 
     /// Whether the turn is slow, or there is none.
     pub(super) fn is_slow(&self) -> bool {
+        self.is_slow_at(boottime())
+    }
+
+    /// The same at a time that was looked at before.
+    pub(super) fn is_slow_at(&self, now: Duration) -> bool {
         self.pulse.lock().as_ref().is_none_or(|pulse| {
-            pulse.slow || boottime().saturating_sub(pulse.sign) >= self.rule.stale_after / 2
+            pulse.slow || now.saturating_sub(pulse.sign) >= self.rule.stale_after / 2
         })
     }
 

@@ -17,7 +17,9 @@ use super::behind::Behind;
 use super::family::{self, Line};
 use super::holds::Entry;
 use super::locks::{Closing, Holder, Lock, Range, Space, Table};
+use super::looked::Memory;
 use super::pulse::Pulse;
+use super::rhythm::Rhythm;
 use super::signals::{self, Signals};
 use super::visible::Visible;
 use super::{Key, Shared};
@@ -69,6 +71,10 @@ pub struct Guard {
     tainted: AtomicBool,
     /// The turn that is held.
     pub(super) pulse: Mutex<Option<Pulse>>,
+    /// What is known of the file under that turn.
+    pub(super) memory: Mutex<Memory>,
+    /// How hosts take turns; only who runs the guard uses it.
+    pub(super) rhythm: Mutex<Rhythm>,
     retired: AtomicBool,
     replacing: Mutex<()>,
     kept: Mutex<Vec<Kept>>,
@@ -90,6 +96,8 @@ pub(super) struct Queue {
     /// Open files.
     users: usize,
     last_use: Duration,
+    /// When a visit is planned to see whether it is still in use.
+    visit: Option<Duration>,
     /// What waits for the guard to be idle.
     after: Vec<Box<dyn FnOnce() + Send>>,
     /// Holds of the lock: the turn is kept until they are gone.
@@ -319,6 +327,8 @@ impl Guard {
             warned: AtomicBool::new(false),
             tainted: AtomicBool::new(false),
             pulse: Mutex::new(None),
+            memory: Mutex::default(),
+            rhythm: Mutex::default(),
             retired: AtomicBool::new(false),
             replacing: Mutex::new(()),
             kept: Mutex::default(),
@@ -340,9 +350,17 @@ impl Guard {
         let mut queue = self.queue.lock();
         queue.users -= 1;
         queue.last_use = boottime();
-        if queue.users == 0 {
+        self.plan_visit(&mut queue);
+    }
+
+    /// If no program has the file open, looks once more when it would have been unused for long
+    /// enough. (It may be opened and closed a thousand times until then.)
+    fn plan_visit(self: &Arc<Self>, queue: &mut Queue) {
+        let now = boottime();
+        let is_planned = queue.visit.is_some_and(|visit| visit > now);
+        if queue.users == 0 && !is_planned && !self.is_retired() {
             let later = queue.last_use + KEEP_OLD;
-            drop(queue);
+            queue.visit = Some(later);
             self.shared.keeper.run_at(later, self);
         }
     }
@@ -574,6 +592,7 @@ impl Guard {
         job.number = queue.jobs_so_far;
         queue.jobs.push_back(job);
         if queue.scheduled {
+            drop(queue);
             self.arrived.notify_one();
         } else {
             queue.scheduled = true;
@@ -637,6 +656,9 @@ impl Guard {
                 map.remove_if(&self.key, |_, guard| Arc::ptr_eq(guard, self));
             } else {
                 queue.scheduled = false;
+                if !unused {
+                    self.plan_visit(&mut queue);
+                }
                 drop(queue);
                 if let Some(time) = next {
                     self.shared.keeper.run_at(time, self);

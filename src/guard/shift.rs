@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::acquire::FIRST_PAUSE;
 use super::batch::{Queued, Written};
@@ -19,21 +19,6 @@ use crate::lock::turns::{Actor, is_gone};
 use crate::lock::{Directory, Ended, LockNames, Turn, Turns};
 use crate::sys::process::boottime;
 
-/// How long a turn is kept after the queue ran empty: a program that writes line after line comes
-/// back within this, and then pays no new turn.
-const LINGER: Duration = Duration::from_millis(3);
-/// How long a turn is kept at the most while other hosts want one.
-const QUANTUM: Duration = Duration::from_millis(50);
-/// How long the next turn is left to others after one of ours, when they want one: long enough
-/// for a waiter's next look.
-const LET_OTHERS: Duration = Duration::from_millis(10);
-/// The same after a turn that was as long as it may be: who waits elsewhere is not known before it
-/// has had a turn, and would hardly ever meet the moment between two of ours.
-const LET_ANYBODY: Duration = Duration::from_millis(20);
-/// How long other hosts are taken to be interested after one of them had a turn.
-const INTEREST: Duration = Duration::from_secs(2);
-/// The same while none is known to want one: another that comes along waits no longer than this.
-pub(super) const LONGEST_TURN: Duration = Duration::from_millis(250);
 /// How long the worker sleeps at a time while the lock is held by programs, and others wait: then
 /// it looks who has waited for too long.
 const WHILE_HELD: Duration = Duration::from_millis(100);
@@ -48,7 +33,6 @@ const BATCH_BYTES: usize = 16 * 1024 * 1024;
 impl Guard {
     /// Works off the queue, turn by turn, until it is empty.
     pub(super) fn work_off(&self, turns: &mut Turns) {
-        let mut others_seen = None;
         loop {
             self.serve_lock_maker();
             for job in self.take_jobs(|job| matches!(job.work, Work::Look(_))) {
@@ -57,7 +41,7 @@ impl Guard {
             let Some(caller) = self.next_caller() else {
                 return;
             };
-            let mut turn = match self.acquire(turns, &caller, &mut others_seen) {
+            let mut turn = match self.acquire(turns, &caller) {
                 Ok(Some(turn)) => turn,
                 Ok(None) => continue,
                 Err(error) => {
@@ -65,8 +49,6 @@ impl Guard {
                     continue;
                 }
             };
-            let contended =
-                others_seen.is_some_and(|seen| boottime().saturating_sub(seen) < INTEREST);
             if let Err(error) = self.mend(turns, &caller, &mut turn) {
                 // A slow turn does nothing, but the next one may.
                 if error.raw_os_error() == Some(libc::ETIMEDOUT) {
@@ -87,13 +69,9 @@ impl Guard {
             if self.has_lock_to_make() {
                 self.make_locks();
             } else {
-                self.serve(turns, &caller, &mut turn, contended);
+                self.serve(turns, &caller, &mut turn);
             }
             self.end_turn(turns, &caller, &turn);
-            let was_long = boottime().saturating_sub(turn.taken) >= LONGEST_TURN;
-            if (contended || was_long) && self.next_caller().is_some() {
-                std::thread::sleep(if was_long { LET_ANYBODY } else { LET_OTHERS });
-            }
         }
     }
 
@@ -134,9 +112,10 @@ impl Guard {
         caller: &Caller,
         turn: &Turn,
     ) -> io::Result<()> {
-        self.beat(|| {
+        let now = boottime();
+        self.beat(now, || {
             self.as_actor(caller, turn.actor, || {
-                turns.refresh(&*self.dir, turn, boottime)
+                turns.refresh(&*self.dir, turn, || now)
             })
         })
     }
@@ -163,7 +142,11 @@ impl Guard {
     }
 
     /// Does what is queued while the turn is held, and keeps it for as long as programs hold it.
-    fn serve(&self, turns: &mut Turns, caller: &Caller, turn: &mut Turn, contended: bool) {
+    fn serve(&self, turns: &mut Turns, caller: &Caller, turn: &mut Turn) {
+        let (contended, (longest, linger)) = {
+            let (rhythm, now) = (self.rhythm.lock(), boottime());
+            (rhythm.is_contended(now), rhythm.limits(now))
+        };
         let mut unfinished: Option<Unfinished> = None;
         loop {
             if let Err(error) = self.show_sign(turns, caller, turn) {
@@ -193,11 +176,12 @@ impl Guard {
                 self.lose(turn.n);
                 return self.settle(turns, caller, turn);
             }
-            let long = if contended { QUANTUM } else { LONGEST_TURN };
-            let tired = contended && boottime().saturating_sub(turn.taken) >= long;
+            let is_long = || boottime().saturating_sub(turn.taken) >= longest;
+            // What others wait for counts only where something is held.
+            let tired = contended && self.is_held() && is_long();
             let goes_on = unfinished.is_some();
             let called = unfinished.as_ref().map(Unfinished::file);
-            let batch = self.next_batch(&mut unfinished, tired);
+            let batch = self.next_batch(&mut unfinished, tired, linger);
             if batch.is_empty() {
                 if unfinished.is_some() {
                     self.expire(|| "a program in the middle of a large write".to_owned());
@@ -292,7 +276,7 @@ impl Guard {
                 }
             }
             let held = boottime().saturating_sub(turn.taken);
-            if unfinished.is_none() && held >= long && !self.is_held() {
+            if unfinished.is_none() && held >= longest && !self.is_held() {
                 return;
             }
         }
@@ -371,6 +355,11 @@ impl Guard {
 
     /// Does work that is no append, under the lock.
     fn do_alone(&self, work: Work) {
+        if let Work::Look(run) = work {
+            return run();
+        }
+        // It may change the file, or its name, or leave a lock behind under which programs do.
+        self.forget_look();
         match work {
             Work::Alone(run) | Work::Write(run) => run(Ok(())),
             Work::MakeLock(run) | Work::Look(run) => run(),
@@ -378,6 +367,7 @@ impl Guard {
             // These were taken out before.
             Work::Append(_) => {}
         }
+        self.forget_look();
     }
 
     /// Takes an advisory lock, unless another is in its way.
@@ -477,22 +467,33 @@ impl Guard {
     /// The jobs to do next: appends that come one after another, or one job of another kind.
     /// While a call is unfinished, only its next piece. Waits a little for work; empty when there
     /// is none, or none that may be done now.
-    fn next_batch(&self, unfinished: &mut Option<Unfinished>, tired: bool) -> Vec<Job> {
+    fn next_batch(
+        &self,
+        unfinished: &mut Option<Unfinished>,
+        tired: bool,
+        linger: Duration,
+    ) -> Vec<Job> {
         if let Some(call) = unfinished.take() {
             return self.next_piece(call, unfinished);
         }
         let mut queue = self.queue.lock();
         let is_lock = |job: &Job| matches!(job.work, Work::MakeLock(_));
+        let mut next = queue.first_admitted(tired);
+        if next.is_none() && !queue.is_held() {
+            // A lock that is let go wakes us, too, and leaves nothing to do.
+            let until = Instant::now() + linger;
+            while queue.jobs.is_empty() && !self.arrived.wait_until(&mut queue, until).timed_out() {
+            }
+            next = queue.first_admitted(tired);
+        }
         if !queue.is_held() && queue.jobs.iter().any(is_lock) {
             return Vec::new();
         }
-        let mut next = queue.first_admitted(tired);
-        if next.is_none() {
-            let patience = match (queue.is_held(), queue.jobs.is_empty()) {
-                (false, _) => LINGER,
-                (true, false) => WHILE_HELD,
+        if next.is_none() && queue.is_held() {
+            let patience = match queue.jobs.is_empty() {
+                false => WHILE_HELD,
                 // Only the claim must be refreshed, every quarter of the time.
-                (true, true) => self.rule.stale_after / 8,
+                true => self.rule.stale_after / 8,
             };
             self.arrived.wait_for(&mut queue, patience);
             next = queue.first_admitted(tired);
@@ -530,6 +531,13 @@ impl Guard {
     /// Ends the turn, and the dotlock within it, however long that takes: as long as the end is
     /// not there, others wait for us.
     pub(super) fn end_turn(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) {
+        self.give_turn_up(turns, caller, turn);
+        self.rhythm.lock().ends(turn.n, turn.taken, boottime());
+        // A descriptor is closed when others can have the turn.
+        self.end_memory();
+    }
+
+    fn give_turn_up(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) {
         let slow = self.is_slow();
         let inherits = self.take_taint() || turn.inherits;
         self.set_pulse(None);

@@ -39,4 +39,4 @@ pub mod turns;
 pub use directory::{Directory, Identity, RealDirectory, Sign};
 pub use names::LockNames;
 pub use record::{Owner, Unfinished};
-pub use turns::{Death, Ended, Progress, Turn, Turns};
+pub use turns::{Death, Ended, Holder, Progress, Turn, Turns};

@@ -9,6 +9,7 @@ mod cleaning;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +33,36 @@ const SLOW_LINK: Duration = Duration::from_secs(1);
 /// has come, so a quicker listing shows one of the two.
 const SLOWEST_LISTING: Duration = Duration::from_secs(4);
 /// How long one waits for a turn before the directory is listed, and how long between listings
-/// after a while; see [`Turns::is_listing_due`].
-const FIRST_LISTING: Duration = Duration::from_millis(50);
+/// after a while; see [`Turns::is_listing_due`]. Most turns that others wait for are over before the
+/// first.
+const FIRST_LISTING: Duration = Duration::from_millis(100);
 const LATER_LISTINGS: Duration = Duration::from_secs(1);
+/// So many claims of others are known.
+const MANY_HOLDERS: usize = 256;
+
+/// A process that takes turns, on whichever host. Only to tell one from another, by a digest: nothing
+/// rests on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(u64);
+
+impl Holder {
+    /// The process with this record.
+    fn of(owner: &Owner) -> Holder {
+        Self::digest(&(&owner.host, &owner.boot, owner.pid_namespace, owner.pid))
+    }
+
+    /// One that is only known by its claim.
+    pub(crate) fn of_claim(claim: Identity) -> Holder {
+        Self::digest(&claim)
+    }
+
+    fn digest(what: &impl Hash) -> Holder {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        Holder(hasher.finish())
+    }
+}
+
 /// The protocol's state for one guarded file, as one daemon knows it.
 #[derive(Debug)]
 pub struct Turns {
@@ -62,6 +90,8 @@ pub struct Turns {
     /// The turn that we wait for; when the directory is to be listed, and how long after that it
     /// is to be listed again.
     waiting: Option<(u64, Duration, Duration)>,
+    /// Which process each claim is of.
+    holders: HashMap<Identity, Holder>,
     old: Vec<Old>,
     leftovers: HashMap<CString, Duration>,
 }
@@ -137,6 +167,8 @@ pub enum Progress {
     Held(Turn),
     /// Turn N is somebody else's.
     Taken(u64),
+    /// Turn N is over, and the next is left to others.
+    Left(u64),
     /// Turn N was somebody else's, who is dead; it is over now.
     Broken {
         /// Its number.
@@ -179,6 +211,7 @@ impl Turns {
             ended_well: None,
             watched: None,
             waiting: None,
+            holders: HashMap::new(),
             old: Vec::new(),
             leftovers: HashMap::new(),
         }
@@ -189,7 +222,8 @@ impl Turns {
         &self.names
     }
 
-    /// Tries once to take the next turn, as `actor`, at the time `now`.
+    /// Tries once to take the next turn, as `actor`, at the time `now`; but if turn `n` is over and
+    /// nobody has taken the next, only unless `leave(n)`.
     ///
     /// # Errors
     /// Those of the directory; no turn is held then (one that was perhaps taken is found by the
@@ -199,13 +233,18 @@ impl Turns {
         dir: &impl Directory,
         actor: Actor,
         now: impl Fn() -> Duration,
+        leave: &mut dyn FnMut(u64) -> bool,
     ) -> io::Result<Progress> {
         self.listed_slowly = false;
-        match self.attempt_once(dir, actor, now) {
+        match self.attempt_once(dir, actor, now, leave) {
             // This host slept, or was cut off, while it looked: nothing is known, and nothing wrong.
             Err(_) if self.listed_slowly => {
                 self.known = None;
                 Ok(Progress::Again)
+            }
+            Ok(Progress::Taken(n)) => {
+                self.learn_holder(dir, n);
+                Ok(Progress::Taken(n))
             }
             other => other,
         }
@@ -216,6 +255,7 @@ impl Turns {
         dir: &impl Directory,
         actor: Actor,
         now: impl Fn() -> Duration,
+        leave: &mut dyn FnMut(u64) -> bool,
     ) -> io::Result<Progress> {
         self.prepare_claim(dir, actor, &now)?;
         let known = self.newest(dir, actor, &now);
@@ -223,7 +263,7 @@ impl Turns {
             return Ok(Progress::Again);
         };
         match newest {
-            Newest::Over(n) => self.take(dir, actor, n + 1, now),
+            Newest::Over(n) => self.take_or_leave(dir, actor, n, now, leave),
             Newest::Taken(n) => {
                 if let Some(holder) = self.holder_of_ours(dir, n)? {
                     // Taken by a call of ours whose answer was an error; the claim may have been
@@ -233,13 +273,17 @@ impl Turns {
                     return self.confirm(dir, holder, (n, sign), now);
                 }
                 if self.is_over(dir, n, now())? {
-                    return self.take(dir, actor, n + 1, now);
+                    return self.take_or_leave(dir, actor, n, now, leave);
                 }
                 if self.is_listing_due(n, now()) {
                     let listed = self.discover(dir, actor, &now, Duration::ZERO);
                     if self.unless_claim_is_gone(actor, listed)? != Some(Newest::Taken(n)) {
                         return Ok(Progress::Again);
                     }
+                }
+                // Most turns are over before that; who looks later breaks it later.
+                if !self.was_listed_for(n) {
+                    return Ok(Progress::Taken(n));
                 }
                 let Some(death) = self.judge(dir, n, now)? else {
                     return Ok(Progress::Taken(n));
@@ -249,6 +293,57 @@ impl Turns {
                 Ok(Progress::Broken { n, holder, death })
             }
         }
+    }
+
+    /// Turn `n` is over: takes the next, unless it is left to others.
+    fn take_or_leave(
+        &mut self,
+        dir: &impl Directory,
+        actor: Actor,
+        n: u64,
+        now: impl Fn() -> Duration,
+        leave: &mut dyn FnMut(u64) -> bool,
+    ) -> io::Result<Progress> {
+        if !leave(n) {
+            return self.take(dir, actor, n + 1, now);
+        }
+        let Some(holder) = dir.identity(&self.names.turn(n + 1))? else {
+            return Ok(Progress::Left(n));
+        };
+        // As where our own link to it is refused.
+        self.known = self.known.filter(|known| known.newest == Newest::Over(n));
+        if let Some(known) = self.known {
+            self.learn(Newest::Taken(n + 1), known.seen);
+        }
+        self.holder = Some((n + 1, holder));
+        if self.claims.values().any(|claim| claim.identity == holder) {
+            return Ok(Progress::Again);
+        }
+        Ok(Progress::Taken(n + 1))
+    }
+
+    /// Who holds turn `n`, if an attempt has just found that somebody does.
+    pub fn holder_of(&self, n: u64) -> Option<Holder> {
+        let (_, claim) = self.holder.filter(|(of, _)| *of == n)?;
+        self.holders.get(&claim).copied()
+    }
+
+    /// Finds out which process holds turn `n`: it has a claim for each user, so the record in one that
+    /// is new is read.
+    fn learn_holder(&mut self, dir: &impl Directory, n: u64) {
+        let Some((_, claim)) = self.holder.filter(|(of, _)| *of == n) else {
+            return;
+        };
+        if self.holders.contains_key(&claim) {
+            return;
+        }
+        if self.holders.len() >= MANY_HOLDERS {
+            self.holders.clear();
+        }
+        let owner = dir.read_if_ours(&self.names.turn(n)).ok();
+        let owner = owner.and_then(|text| Owner::parse(&text));
+        let holder = owner.map_or(Holder::of_claim(claim), |owner| Holder::of(&owner));
+        self.holders.insert(claim, holder);
     }
 
     /// What a listing has shown; `None` where it could not be made because our claim was removed
@@ -281,6 +376,12 @@ impl Turns {
         };
         self.waiting = Some((n, if is_due { now + pause } else { due }, pause));
         is_due
+    }
+
+    /// Whether the directory was listed while we waited for turn `n`.
+    fn was_listed_for(&self, n: u64) -> bool {
+        self.waiting
+            .is_some_and(|(of, _, pause)| of == n && pause > FIRST_LISTING)
     }
 
     /// The newest turn, from memory as long as that is young enough. Who takes one turn after
@@ -937,6 +1038,18 @@ mod tests {
         }
     }
 
+    impl Turns {
+        /// An attempt that leaves the turn to nobody.
+        fn attempt_now(
+            &mut self,
+            dir: &impl Directory,
+            actor: Actor,
+            now: impl Fn() -> Duration,
+        ) -> io::Result<Progress> {
+            self.attempt(dir, actor, now, &mut |_| false)
+        }
+    }
+
     struct World {
         dir: Faulty,
         folder: tempfile::TempDir,
@@ -988,20 +1101,20 @@ mod tests {
     fn turns_follow_one_another() {
         let world = World::new();
         let (mut a, mut b) = (world.daemon(), world.daemon());
-        let first = held(a.attempt(&world.dir, None, boottime));
+        let first = held(a.attempt_now(&world.dir, None, boottime));
         assert_eq!(first.n, 1);
         assert_eq!(
-            b.attempt(&world.dir, None, boottime).unwrap(),
+            b.attempt_now(&world.dir, None, boottime).unwrap(),
             Progress::Taken(1)
         );
         assert_eq!(
             a.end(&world.dir, &first, (boottime(), false)).unwrap(),
             Ended::Clean
         );
-        let second = held(b.attempt(&world.dir, None, boottime));
+        let second = held(b.attempt_now(&world.dir, None, boottime));
         assert_eq!(second.n, 2);
         assert_eq!(
-            a.attempt(&world.dir, None, boottime).unwrap(),
+            a.attempt_now(&world.dir, None, boottime).unwrap(),
             Progress::Taken(2)
         );
         assert_eq!(
@@ -1020,9 +1133,9 @@ mod tests {
             let world = World::new();
             let mut a = world.daemon();
             *world.dir.lose_answer.borrow_mut() = Some((".turn.1", errno));
-            let turn = match a.attempt(&world.dir, None, boottime) {
+            let turn = match a.attempt_now(&world.dir, None, boottime) {
                 Ok(Progress::Held(turn)) => turn,
-                Err(_) => held(a.attempt(&world.dir, None, boottime)),
+                Err(_) => held(a.attempt_now(&world.dir, None, boottime)),
                 other => panic!("{other:?}"),
             };
             assert_eq!(turn.n, 1);
@@ -1044,7 +1157,7 @@ mod tests {
             time.set(time.get() + 2 * SLOW_LINK);
             time.get()
         };
-        let turn = held(a.attempt(&world.dir, None, slow_clock));
+        let turn = held(a.attempt_now(&world.dir, None, slow_clock));
         a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         // Number 2 was used and cleaned away while the link that brings it back was under way.
         b.prepare_claim(&world.dir, None, boottime).unwrap();
@@ -1057,14 +1170,14 @@ mod tests {
             world.names().contains(&".log.done.2".to_owned()),
             "given back"
         );
-        assert_eq!(held(b.attempt(&world.dir, None, boottime)).n, 8);
+        assert_eq!(held(b.attempt_now(&world.dir, None, boottime)).n, 8);
     }
 
     #[test]
     fn a_turn_given_back_does_not_look_as_if_it_had_ended_well() {
         let world = World::new();
         let mut a = world.daemon();
-        let turn = held(a.attempt(&world.dir, None, boottime));
+        let turn = held(a.attempt_now(&world.dir, None, boottime));
         a.give_back(&world.dir, &turn, boottime()).unwrap();
         let names = LockNames::new(OsStr::new("log"));
         let holder = world.dir.identity(&names.turn(1)).unwrap();
@@ -1076,7 +1189,7 @@ mod tests {
     fn a_turn_that_another_ended_is_seen_to_be_lost() {
         let world = World::new();
         let mut a = world.daemon();
-        let turn = held(a.attempt(&world.dir, None, boottime));
+        let turn = held(a.attempt_now(&world.dir, None, boottime));
         std::fs::write(world.folder.path().join(".log.done.1"), "").unwrap();
         assert!(a.is_over(&world.dir, 1, boottime()).unwrap());
         assert_eq!(
@@ -1089,7 +1202,7 @@ mod tests {
     fn a_claim_that_was_removed_is_made_again() {
         let world = World::new();
         let mut a = world.daemon();
-        let turn = held(a.attempt(&world.dir, None, boottime));
+        let turn = held(a.attempt_now(&world.dir, None, boottime));
         a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         for entry in std::fs::read_dir(world.folder.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -1098,10 +1211,10 @@ mod tests {
             }
         }
         assert_eq!(
-            a.attempt(&world.dir, None, boottime).unwrap(),
+            a.attempt_now(&world.dir, None, boottime).unwrap(),
             Progress::Again
         );
-        assert_eq!(held(a.attempt(&world.dir, None, boottime)).n, 2);
+        assert_eq!(held(a.attempt_now(&world.dir, None, boottime)).n, 2);
     }
 
     #[test]
@@ -1109,7 +1222,7 @@ mod tests {
         let world = World::new();
         let mut a = world.daemon();
         for _ in 0..3 {
-            let turn = held(a.attempt(&world.dir, None, boottime));
+            let turn = held(a.attempt_now(&world.dir, None, boottime));
             a.end(&world.dir, &turn, (boottime(), false)).unwrap();
         }
         assert!(a.clean(&world.dir, None, boottime()).is_some(), "too early");
@@ -1147,9 +1260,9 @@ mod tests {
         let world = World::new();
         let (mut a, mut b, mut c) = (world.daemon(), world.daemon(), world.daemon());
         let start = boottime();
-        let turn = held(a.attempt(&world.dir, None, || start));
+        let turn = held(a.attempt_now(&world.dir, None, || start));
         assert_eq!(
-            b.attempt(&world.dir, None, || start).unwrap(),
+            b.attempt_now(&world.dir, None, || start).unwrap(),
             Progress::Taken(1)
         );
         a.end(&world.dir, &turn, (start, false)).unwrap();
@@ -1158,7 +1271,7 @@ mod tests {
             time += Duration::from_millis(10);
             // The first attempt goes by a listing that is a moment old.
             let turn = loop {
-                if let Progress::Held(turn) = c.attempt(&world.dir, None, || time).unwrap() {
+                if let Progress::Held(turn) = c.attempt_now(&world.dir, None, || time).unwrap() {
                     break turn;
                 }
             };
@@ -1169,9 +1282,9 @@ mod tests {
         time += KEEP_OLD;
         c.clean(&world.dir, None, time);
         assert_eq!(world.names(), [".log.done.1", ".log.done.5", ".log.turn.1"]);
-        assert_eq!(held(c.attempt(&world.dir, None, || time)).n, 6);
+        assert_eq!(held(c.attempt_now(&world.dir, None, || time)).n, 6);
         assert_eq!(
-            b.attempt(&world.dir, None, || time).unwrap(),
+            b.attempt_now(&world.dir, None, || time).unwrap(),
             Progress::Taken(6)
         );
     }
@@ -1182,8 +1295,8 @@ mod tests {
         let world = World::new();
         let mut daemons: Vec<Turns> = (0..4).map(|_| world.daemon()).collect();
         let start = boottime();
-        let first = held(daemons[0].attempt(&world.dir, None, || start));
-        let taken = daemons[3].attempt(&world.dir, None, || start).unwrap();
+        let first = held(daemons[0].attempt_now(&world.dir, None, || start));
+        let taken = daemons[3].attempt_now(&world.dir, None, || start).unwrap();
         assert_eq!(taken, Progress::Taken(1));
         daemons[0].end(&world.dir, &first, (start, false)).unwrap();
         let mut time = start;
@@ -1191,7 +1304,8 @@ mod tests {
             time += Duration::from_millis(10);
             let daemon = &mut daemons[holder];
             let turn = loop {
-                if let Progress::Held(turn) = daemon.attempt(&world.dir, None, || time).unwrap() {
+                if let Progress::Held(turn) = daemon.attempt_now(&world.dir, None, || time).unwrap()
+                {
                     break turn;
                 }
             };
@@ -1207,19 +1321,19 @@ mod tests {
         assert!(late.is_over(&world.dir, 1, start).unwrap());
         let taken = late.take(&world.dir, None, 2, || time).unwrap();
         assert_eq!(taken, Progress::Taken(2));
-        assert_eq!(held(late.attempt(&world.dir, None, || time)).n, 7);
+        assert_eq!(held(late.attempt_now(&world.dir, None, || time)).n, 7);
     }
 
     #[test]
     fn waiting_costs_no_link() {
         let world = World::new();
         let (mut a, mut b) = (world.daemon(), world.daemon());
-        held(a.attempt(&world.dir, None, boottime));
-        b.attempt(&world.dir, None, boottime).unwrap();
+        held(a.attempt_now(&world.dir, None, boottime));
+        b.attempt_now(&world.dir, None, boottime).unwrap();
         let before = world.dir.links.get();
         for _ in 0..10 {
             assert_eq!(
-                b.attempt(&world.dir, None, boottime).unwrap(),
+                b.attempt_now(&world.dir, None, boottime).unwrap(),
                 Progress::Taken(1)
             );
         }

@@ -380,6 +380,18 @@ pub fn flush(fd: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::close(raw) }).map(drop)
 }
 
+/// Asks the kernel to keep nothing of an open file in memory (`POSIX_FADV_DONTNEED` of
+/// `posix_fadvise(2)`). What is not on the disk yet stays.
+pub fn drop_cached(fd: impl AsFd) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: takes a descriptor and numbers.
+    match unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        // It gives the error instead of setting errno.
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 /// `fallocate(2)`; `mode` are `FALLOC_FL_*`.
 pub fn fallocate(fd: impl AsFd, mode: i32, offset: u64, len: u64) -> io::Result<()> {
     let (offset, len) = (to_offset(offset)?, to_offset(len)?);

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
 pub mod faults;
+pub mod leftovers;
 pub mod program;
 pub mod talker;
 pub mod transcript;

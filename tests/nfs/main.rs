@@ -28,6 +28,7 @@ mod local_locks;
 mod mail;
 mod reading;
 mod recovery;
+mod remembered;
 mod replacing;
 mod run_command;
 mod tools;

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::judge::Verdict;
 use super::writers::{BUFFER, PAUSE, Program};
+use crate::cli::stage::judge::Verdict;
 
 /// The widest line that is written.
 const WIDTH: usize = 80;

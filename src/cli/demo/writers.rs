@@ -2,14 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::interrupt::{Failure, Interrupts};
-use super::judge::{self, PATTERN, Shape};
+use crate::cli::stage::child::Worker;
+use crate::cli::stage::interrupt::{Failure, Interrupts};
+use crate::cli::stage::judge::{self, PATTERN, Shape};
 
 /// The size of the writing program's buffer: that of C's stdio for a file on most systems.
 pub const BUFFER: usize = 4096;
@@ -20,8 +20,6 @@ pub const PAUSE: Duration = Duration::from_millis(1);
 
 /// How long the file may stay as it is, with writers at work, before the demo gives up.
 const STALL_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a killed writer may take to be gone.
-const KILL_DEADLINE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
 /// A way to append.
@@ -103,7 +101,7 @@ impl Run<'_> {
         let start = Instant::now();
         for writer in &mut writers {
             // Nothing is written to them: the end of their input lets them go.
-            drop(writer.child.stdin.take());
+            drop(writer.worker.child.stdin.take());
         }
         let (mut size, mut grown) = (0, start);
         while !writers.is_empty() {
@@ -133,11 +131,10 @@ impl Run<'_> {
     }
 }
 
-/// A writing process, with a process group of its own; killed, group and all, if it goes out of
-/// scope before it has ended.
+/// A writing process.
 #[derive(Debug)]
 struct Writer {
-    child: Child,
+    worker: Worker,
     file: PathBuf,
     log: PathBuf,
 }
@@ -149,25 +146,22 @@ impl Writer {
         let mut command = run
             .program
             .command(run.dotlockfs, run.file, number, run.records);
-        let child = command
+        command
             .current_dir(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(stderr)
-            // Ctrl-C reaches the demo alone, which then ends its writers.
-            .process_group(0)
-            .spawn()
-            .map_err(|error| {
-                let program = command.get_program().to_string_lossy();
-                Failure::on(&format!("start {program} in"), directory, error)
-            })?;
+            .stderr(stderr);
+        let worker = Worker::start(&mut command).map_err(|error| {
+            let program = command.get_program().to_string_lossy();
+            Failure::on(&format!("start {program} in"), directory, error)
+        })?;
         let file = directory.join(run.file);
-        Ok(Writer { child, file, log })
+        Ok(Writer { worker, file, log })
     }
 
     /// Gives the writer back if it is still at work, nothing if it is done.
     fn check(mut self) -> Result<Option<Writer>, Failure> {
-        let status = match self.child.try_wait() {
+        let status = match self.worker.child.try_wait() {
             Ok(None) => return Ok(Some(self)),
             Ok(Some(status)) if status.success() => return Ok(None),
             Ok(Some(status)) => status.to_string(),
@@ -178,27 +172,6 @@ impl Writer {
         let reason = said.lines().next().unwrap_or(&status);
         Err(Failure::on("append to", &self.file, reason))
     }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // Once waited for, its number may belong to someone else.
-        if matches!(self.child.try_wait(), Ok(None)) {
-            kill_group(&self.child);
-            // Not wait(): a program inside a mount that does not answer may not even die.
-            let deadline = Instant::now() + KILL_DEADLINE;
-            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                thread::sleep(POLL);
-            }
-        }
-    }
-}
-
-/// Kills a child that was started with a process group of its own, and all of that group.
-fn kill_group(leader: &Child) {
-    // The leader has not been waited for, so its number, which is that of the group, cannot have
-    // been given away. A group that has ended already is no fault.
-    let _ = crate::sys::process::kill_group(leader.id());
 }
 
 /// What a child of the demo does: waits for the end of its input, then appends its records to

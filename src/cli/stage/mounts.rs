@@ -1,4 +1,4 @@
-//! Mounts made by running `dotlockfs` itself, and unmounted when they go out of scope.
+//! Mounts made by running a command, and unmounted when they go out of scope.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -19,7 +19,10 @@ const MOUNT_DEADLINE: Duration = Duration::from_secs(30);
 const UNMOUNT_DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Fails with the missing condition, if this machine or user cannot mount at all.
+/// Fails if this machine or user cannot mount at all.
+///
+/// # Errors
+/// A sentence that names the missing condition.
 pub fn check_conditions() -> Result<(), Failure> {
     match File::options().read(true).write(true).open("/dev/fuse") {
         Ok(_) => {}
@@ -42,17 +45,21 @@ pub fn check_conditions() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A mount of `dotlockfs`, from before it is asked for until it and its daemon are gone.
+/// A mount, from before it is asked for until it and its daemon are gone.
 #[derive(Debug)]
 pub struct Mount {
     point: PathBuf,
 }
 
 impl Mount {
-    /// Mounts `source` at `point`, which must be a canonical path. What the command has to say
-    /// goes to `log`: a pipe would never end, as the daemon may keep its end of it.
+    /// Mounts `source` at `point`, which must be a canonical path, by a command that takes both as
+    /// its last arguments and leaves a daemon behind. What the command has to say goes to `log`: a
+    /// pipe would never end, as the daemon may keep its end of it.
+    ///
+    /// # Errors
+    /// A sentence with the command's own reason.
     pub fn new(
-        dotlockfs: &Path,
+        mut command: Command,
         source: &Path,
         point: &Path,
         log: &Path,
@@ -61,28 +68,27 @@ impl Mount {
             point: point.to_owned(),
         };
         let stderr = File::create(log).map_err(|error| Failure::on("create", log, error))?;
-        let mut command = Command::new(dotlockfs)
-            .arg("--log-level=warn")
+        let mut child = command
             .arg(source)
             .arg(point)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
-            // Ctrl-C is for the demo, which unmounts; it must not kill a daemon under a mount.
+            // Ctrl-C is for us, who unmount; it must not kill a daemon under a mount.
             .process_group(0)
             .spawn()
-            .map_err(|error| Failure::on("run", dotlockfs, error))?;
+            .map_err(|error| Failure::on("run", Path::new(command.get_program()), error))?;
 
         // Not cut short by an interruption: a command that is left alone half-way could mount
         // after the clean-up has looked.
         let deadline = Instant::now() + MOUNT_DEADLINE;
         let status = loop {
-            match command.try_wait() {
+            match child.try_wait() {
                 Ok(Some(status)) => break status,
                 Ok(None) if Instant::now() < deadline => thread::sleep(POLL),
                 Ok(None) => {
-                    let _ = command.kill();
-                    let _ = command.wait();
+                    let _ = child.kill();
+                    let _ = child.wait();
                     let seconds = MOUNT_DEADLINE.as_secs();
                     return Err(mount.failed(source, &format!("no answer within {seconds} s")));
                 }
@@ -102,6 +108,21 @@ impl Mount {
             return Err(mount.failed(source, "the command succeeded, but nothing is mounted"));
         }
         Ok(mount)
+    }
+
+    /// Where it is mounted.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// The process that serves it.
+    ///
+    /// # Errors
+    /// A sentence, where it has ended.
+    pub fn daemon(&self) -> Result<u32, Failure> {
+        let point = self.point.display();
+        process_that_names(&self.point)
+            .ok_or_else(|| Failure::Failed(format!("the process that serves {point} has ended")))
     }
 
     fn failed(&self, source: &Path, reason: &str) -> Failure {
@@ -157,15 +178,32 @@ pub fn is_mounted(point: &Path) -> bool {
     table.iter().any(|entry| entry.point == point)
 }
 
+/// Whether something is mounted anywhere below this canonical path; as [`is_mounted`].
+pub fn is_any_below(path: &Path) -> bool {
+    let table = mount_table::read().unwrap_or_default();
+    table.iter().any(|entry| entry.point.starts_with(path))
+}
+
 /// The type of the file system that holds this canonical path, such as "ext4" or "nfs4".
 pub fn file_system_of(path: &Path) -> Option<String> {
+    mount_of(path).map(|entry| entry.kind)
+}
+
+/// The mount that this canonical path lies on.
+pub fn mount_of(path: &Path) -> Option<mount_table::Entry> {
     mount_table::read()
         .ok()?
         .into_iter()
         .filter(|entry| path.starts_with(&entry.point))
         // The last of the longest: a later mount at the same place covers an earlier one.
         .max_by_key(|entry| entry.point.as_os_str().len())
-        .map(|entry| entry.kind)
+}
+
+/// The command that mounts by this executable of dotlockfs.
+pub fn command(dotlockfs: &Path) -> Command {
+    let mut command = Command::new(dotlockfs);
+    command.arg("--log-level=warn");
+    command
 }
 
 /// Runs the first command that exists here and unmounts.
@@ -210,11 +248,12 @@ fn process_that_names(point: &Path) -> Option<u32> {
 }
 
 /// Whether this process runs as root: /proc/self belongs to the effective user.
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
 }
 
-fn find_in_path(name: &str) -> Option<PathBuf> {
+/// The file that a program of this name is, by the search path.
+pub fn find_in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|directory| directory.join(name))
@@ -231,6 +270,7 @@ mod tests {
         let fresh = tempfile::tempdir().unwrap();
         let fresh = fresh.path().canonicalize().unwrap();
         assert!(!is_mounted(&fresh));
+        assert!(!is_any_below(&fresh) && is_any_below(Path::new("/")));
         assert!(file_system_of(&fresh).is_some());
     }
 }

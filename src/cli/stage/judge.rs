@@ -17,7 +17,12 @@ pub enum Shape {
     Short,
     /// Of many lengths, so that a buffer of fixed size ends at a different place of each record.
     Long,
+    /// As long as [`EVEN`] says, with the newline.
+    Even,
 }
+
+/// The length of a record of [`Shape::Even`], in bytes.
+pub const EVEN: usize = 90;
 
 /// Record `number` of `writer`, with its newline.
 pub fn render(shape: Shape, writer: u32, number: u32) -> String {
@@ -28,33 +33,37 @@ pub fn render(shape: Shape, writer: u32, number: u32) -> String {
             let length = 40 + (u64::from(number) * 37 + u64::from(writer) * 11) % 160;
             line.extend(PATTERN.chars().cycle().take(length as usize));
         }
+        Shape::Even => {
+            // Its ends are equally long: `w1,2,` and `,2,w1`.
+            let length = EVEN.saturating_sub(2 * line.len() + 1);
+            line.extend(PATTERN.chars().cycle().take(length));
+        }
     }
     // Writing to a String cannot fail.
     let _ = writeln!(line, ",{number},w{writer}");
     line
 }
 
-/// What should be in the file: `records` records of each of the writers 1 to `writers`.
+/// What should be in the file.
 #[derive(Debug, Clone, Copy)]
-pub struct Expectation {
+pub struct Expectation<'a> {
     /// The form of the records.
     pub shape: Shape,
-    /// The writers are numbered from 1 to this.
-    pub writers: u32,
-    /// The records of each writer are numbered from 1 to this.
-    pub records: u32,
+    /// How many records each writer has written, numbered from 1 on; so are the writers.
+    pub records: &'a [u32],
 }
 
-impl Expectation {
+impl Expectation<'_> {
     /// The number of records of all writers together.
     pub fn total(self) -> u64 {
-        u64::from(self.writers) * u64::from(self.records)
+        self.records.iter().copied().map(u64::from).sum()
     }
 
     /// The size of a file that holds every record once.
     pub fn bytes(self) -> u64 {
-        (1..=self.writers)
-            .flat_map(|writer| (1..=self.records).map(move |number| (writer, number)))
+        (1..)
+            .zip(self.records)
+            .flat_map(|(writer, &records)| (1..=records).map(move |number| (writer, number)))
             .map(|(writer, number)| render(self.shape, writer, number).len() as u64)
             .sum()
     }
@@ -62,9 +71,10 @@ impl Expectation {
     /// The writer and number of the record that `line` (without its newline) is, if it is one.
     fn recognise(self, line: &[u8]) -> Option<(u32, u32)> {
         let mut fields = std::str::from_utf8(line).ok()?.split(',');
-        let writer = fields.next()?.strip_prefix('w')?.parse().ok()?;
+        let writer: u32 = fields.next()?.strip_prefix('w')?.parse().ok()?;
         let number = fields.next()?.parse().ok()?;
-        let known = (1..=self.writers).contains(&writer) && (1..=self.records).contains(&number);
+        let records = *self.records.get(writer.checked_sub(1)? as usize)?;
+        let known = (1..=records).contains(&number);
         let whole = || render(self.shape, writer, number);
         (known && whole().strip_suffix('\n').map(str::as_bytes) == Some(line))
             .then_some((writer, number))
@@ -94,7 +104,7 @@ impl Verdict {
 }
 
 /// Compares the content of a file with what should be there.
-pub fn judge(content: &[u8], expectation: Expectation) -> Verdict {
+pub fn judge(content: &[u8], expectation: Expectation<'_>) -> Verdict {
     let mut verdict = Verdict {
         expected: expectation.total(),
         kept: 0,
@@ -103,7 +113,7 @@ pub fn judge(content: &[u8], expectation: Expectation) -> Verdict {
         in_order: true,
     };
     let mut seen = HashSet::new();
-    let mut newest = vec![0; expectation.writers as usize + 1];
+    let mut newest = vec![0; expectation.records.len() + 1];
     for line in content.split_inclusive(|&byte| byte == b'\n') {
         let record = line
             .strip_suffix(b"\n")
@@ -129,10 +139,9 @@ pub fn judge(content: &[u8], expectation: Expectation) -> Verdict {
 mod tests {
     use super::*;
 
-    const TWO_BY_THREE: Expectation = Expectation {
+    const TWO_BY_THREE: Expectation<'_> = Expectation {
         shape: Shape::Short,
-        writers: 2,
-        records: 3,
+        records: &[3, 3],
     };
 
     fn file(records: &[(u32, u32)]) -> Vec<u8> {
@@ -150,6 +159,13 @@ mod tests {
             render(Shape::Short, 2, 17),
             "w2,17,abcdefghijklmnopqrstuvwxyz,17,w2\n"
         );
+    }
+
+    #[test]
+    fn even_records_have_one_length() {
+        for (writer, number) in [(1, 1), (9, 10), (16, 9_999_999)] {
+            assert_eq!(render(Shape::Even, writer, number).len(), EVEN);
+        }
     }
 
     #[test]

@@ -1,0 +1,214 @@
+//! Which file a name refers to, for as long as that is known.
+//!
+//! Before an append the server is asked which file the name refers to, and then how long that is: two
+//! or three calls. Under one turn the first answer stays true, since whoever would put another file in
+//! the place takes a turn for that. So it is remembered for [`LASTS`], and before each write only the
+//! file itself is asked for, which tells its length, and whether it has been removed or got a second
+//! name meanwhile. That is done where it is good for something and safe:
+//!
+//! - on NFS, where a look costs calls to the server;
+//! - where the rule guards renames over the file (`replace` is not `"off"`), and the file has one name:
+//!   with another it could outlive being replaced.
+//!
+//! A name may be moved away without a turn. Through this mount that ends the memory; by another host
+//! it is noticed [`LASTS`] late, which is less than any NFS client takes. What is appended meanwhile
+//! is in the file that was moved.
+//!
+//! The memory also answers look-ups of the name by users whose own look-up it has seen succeed, and
+//! lends its descriptor to the next program of the same user that opens the file for appending, which
+//! saves an OPEN and a CLOSE.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::Target;
+use super::queue::Guard;
+use crate::backing::{Caller, Kind};
+use crate::config::Replace;
+use crate::lock::Identity;
+use crate::sys;
+use crate::sys::fs::Stat;
+use crate::sys::process::boottime;
+
+/// How long what a look has shown is gone by, and a right that the server has granted by an OPEN.
+const LASTS: Duration = Duration::from_millis(30);
+/// So many users' look-ups are remembered.
+const MANY: usize = 16;
+
+/// The memory of a guard.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    looked: Option<Looked>,
+    /// How often it has been forgotten, and when it was last: a look that was sent before says nothing,
+    /// and so does a right from before.
+    times: u64,
+    last: Duration,
+}
+
+/// What was seen, under the turn that is held.
+#[derive(Debug)]
+struct Looked {
+    turn: u64,
+    /// When the look was sent.
+    at: Duration,
+    /// What it has shown, with what we have appended since.
+    stat: Stat,
+    /// Who has found the name by an own look-up since then.
+    found_by: Vec<Caller>,
+    spare: Option<Spare>,
+}
+
+/// A descriptor by which the file was appended to.
+#[derive(Debug, Clone)]
+struct Spare {
+    opener: Caller,
+    flags: i32,
+    target: Target,
+}
+
+/// What the memory was when a look was sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Before {
+    times: u64,
+    at: Duration,
+}
+
+impl Guard {
+    /// A look is about to be sent.
+    pub fn before_look(&self) -> Before {
+        Before {
+            times: self.memory.lock().times,
+            at: boottime(),
+        }
+    }
+
+    /// That look has shown, under turn `turn`, this.
+    pub(super) fn note_look(&self, before: Before, turn: u64, stat: &Stat, kind: Kind) {
+        let is_good = turn != 0
+            && kind == Kind::Nfs
+            && stat.is_file()
+            && stat.nlink == 1
+            && self.rule.replace != Replace::Off;
+        let looked = is_good.then(|| Looked {
+            turn,
+            at: before.at,
+            stat: *stat,
+            found_by: Vec::new(),
+            spare: None,
+        });
+        let mut memory = self.memory.lock();
+        let looked = looked.filter(|_| memory.times == before.times);
+        let old = std::mem::replace(&mut memory.looked, looked);
+        // A descriptor is not closed while others wait for the memory.
+        drop(memory);
+        drop(old);
+    }
+
+    /// What the name was seen to refer to under turn `turn`, if that may still be gone by.
+    fn remembered(&self, turn: u64) -> Option<Stat> {
+        let memory = self.memory.lock();
+        let looked = memory.looked.as_ref()?;
+        let is_young = boottime().saturating_sub(looked.at) < LASTS;
+        (looked.turn == turn && is_young).then_some(looked.stat)
+    }
+
+    /// The file that the name refers to, with its length as the server has it now, if it is the one
+    /// that is remembered and that `target` is open on.
+    pub(super) fn look_by(&self, target: &Target, turn: u64) -> Option<Stat> {
+        let stat = self.remembered(turn)?;
+        if Identity::from(stat) != target.id {
+            return None;
+        }
+        let now = sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC).ok()?;
+        // Removed, or replaced, or on the way to that by a second name.
+        (Identity::from(now) == target.id && now.nlink == 1).then_some(now)
+    }
+
+    /// The file was appended to by `target`, which is open for `opener` with `flags`, and ends at
+    /// `end` now.
+    pub(super) fn note_end(&self, target: &Target, (opener, flags): (&Caller, i32), end: u64) {
+        let mut memory = self.memory.lock();
+        let Some(looked) = &mut memory.looked else {
+            return;
+        };
+        if Identity::from(looked.stat) != target.id {
+            return;
+        }
+        looked.stat.size = end;
+        let is_same = |spare: &Spare| Arc::ptr_eq(&spare.target.fd, &target.fd);
+        if looked.spare.as_ref().is_some_and(is_same) {
+            return;
+        }
+        let old = looked.spare.replace(Spare {
+            opener: opener.clone(),
+            flags,
+            target: target.clone(),
+        });
+        drop(memory);
+        drop(old);
+    }
+
+    /// What is remembered may not be true any more, nor what is about to be learnt. The descriptor that
+    /// was kept is closed: a file is not removed or replaced while it is open.
+    pub fn forget_look(&self) {
+        let mut memory = self.memory.lock();
+        memory.times += 1;
+        memory.last = boottime();
+        let old = memory.looked.take();
+        drop(memory);
+        drop(old);
+    }
+
+    /// The turn is over, and with it what was remembered.
+    pub(super) fn end_memory(&self) {
+        let old = self.memory.lock().looked.take();
+        drop(old);
+    }
+
+    /// A program of `caller` has looked the name up, and found it.
+    pub fn note_found(&self, before: Before, caller: &Caller, id: Identity) {
+        let mut memory = self.memory.lock();
+        let is_true = memory.times == before.times;
+        if let Some(looked) = memory.looked.as_mut().filter(|_| is_true)
+            && Identity::from(looked.stat) == id
+            && looked.found_by.len() < MANY
+            && !looked.found_by.contains(caller)
+        {
+            looked.found_by.push(caller.clone());
+        }
+    }
+
+    /// What a program of `caller` would find if it looked the name up now, where that is known.
+    pub fn known_to(&self, caller: &Caller) -> Option<Stat> {
+        let turn = {
+            let memory = self.memory.lock();
+            let looked = memory.looked.as_ref()?;
+            looked.found_by.contains(caller).then_some(looked.turn)?
+        };
+        if turn != self.turn_number() {
+            return None;
+        }
+        self.remembered(turn)
+    }
+
+    /// A descriptor of the file `id` for another program of `caller` that opens it for appending, with
+    /// these flags below.
+    pub fn lend(&self, id: Identity, caller: &Caller, flags: i32) -> Option<Target> {
+        let now = boottime();
+        let (turn, spare) = {
+            let memory = self.memory.lock();
+            let looked = memory.looked.as_ref()?;
+            let spare = looked.spare.clone()?;
+            // Whether they may open it the server has said when it was opened.
+            let opened = spare.target.opened;
+            let may_open = opened > memory.last && now.saturating_sub(opened) < LASTS;
+            may_open.then_some((looked.turn, spare))?
+        };
+        let is_theirs = spare.opener == *caller && spare.flags == flags;
+        if !is_theirs || spare.target.id != id || turn != self.turn_number() {
+            return None;
+        }
+        let stat = self.remembered(turn)?;
+        (Identity::from(stat) == id).then_some(spare.target)
+    }
+}
