@@ -77,8 +77,10 @@ pub fn run(args: RunArgs) -> ExitCode {
 
 fn start(args: RunArgs) -> Result<ExitCode, Box<dyn Error>> {
     let inherited = process::descriptors()?;
+    // The server may not answer, and then this process must still end by Ctrl-C.
+    let plan = check(&args)?;
     let signals = Signals::take()?;
-    let Some(plan) = check(&args)? else {
+    let Some(plan) = plan else {
         return Ok(ExitCode::from(inside::become_command(&args, &signals)));
     };
     let pair = || {

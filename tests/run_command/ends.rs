@@ -11,12 +11,12 @@ const HOLDER: &str = "exec 9>>held; flock 9; sleep 1000 & echo $$ $!; wait";
 
 /// Counts the signals that it gets in a file, and goes on.
 const COUNTER: &str = r#"
-import os, signal, sys
+import os, signal, time
 def note(number, frame):
     with open("seen", "a") as seen: seen.write(f"{number}\n")
 for number in (1, 2, 3, 10, 12, 15, 28): signal.signal(number, note)
 print(os.getpid(), flush=True)
-while True: signal.pause()
+while True: time.sleep(1)
 "#;
 
 fn send_to_group(leader: u32, signal: i32) {
@@ -38,7 +38,7 @@ fn killed_without_a_chance() {
         for pid in &pids {
             assert!(wait_until(DEADLINE, || has_ended(pid)), "{pid} goes on");
         }
-        world.nothing_will_be_left();
+        world.nothing_is_left();
     }
 }
 
@@ -62,7 +62,7 @@ fn a_batch_system_sends_sigterm_and_then_sigkill_to_the_group() {
     let status = end_of(&mut child, "dotlockfs run");
     assert_eq!(status.signal(), Some(libc::SIGKILL));
     assert!(wait_until(DEADLINE, || has_ended(&pids[0])));
-    world.nothing_will_be_left();
+    world.nothing_is_left();
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn signals_to_the_outer_process_alone_are_passed_on() {
     }
     send_to_group(child.id(), libc::SIGKILL);
     end_of(&mut child, "dotlockfs run");
-    world.nothing_will_be_left();
+    world.nothing_is_left();
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_command_that_ends_by_sigterm_leaves_nothing() {
     send_to_group(child.id(), libc::SIGTERM);
     let status = end_of(&mut child, "dotlockfs run");
     assert_eq!(status.signal(), Some(libc::SIGTERM));
-    world.nothing_will_be_left();
+    world.nothing_is_left();
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn what_a_command_leaves_behind_is_served_to_its_end() {
         "{}",
         world.read("log")
     );
-    world.nothing_will_be_left();
+    world.nothing_is_left();
 }
 
 #[test]
@@ -144,5 +144,5 @@ fn a_killed_daemon_hangs_nobody() {
     let ended = run.join().expect("no panic");
     assert_eq!(ended.status.code(), Some(3), "{ended:?}");
     assert!(ended.stderr.contains("was killed"), "{ended:?}");
-    world.nothing_will_be_left();
+    world.nothing_is_left();
 }

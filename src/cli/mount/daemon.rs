@@ -42,12 +42,12 @@ pub fn log_to_stderr(level: LevelFilter) {
         .init();
 }
 
-/// Logs warnings and errors to standard error, each as a line with the command's name.
+/// Logs warnings and errors to standard error, each as a line with the command's name. `RUST_LOG`
+/// is not heeded: it is meant for the job that a user runs.
 pub fn log_plainly() {
     env_logger::Builder::new()
         .filter_level(LevelFilter::Warn)
         .filter_module(QUIET, LevelFilter::Off)
-        .parse_default_env()
         .format(|line, record| writeln!(line, "dotlockfs: {}", record.args()))
         .init();
 }

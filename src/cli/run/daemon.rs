@@ -198,9 +198,12 @@ fn until_unused(
             Ok(Event::Alone) | Ok(Event::CommandEnded) | Err(RecvTimeoutError::Timeout) => {}
         }
     }
-    // Others go on, and are served. Whoever reads what this run says must not wait for them.
-    process::leave_errors()?;
-    let _ = again(|| send(run.as_raw_fd(), OTHERS_GO_ON, MsgFlags::MSG_NOSIGNAL));
+    // If not, the session ends in a moment.
+    if mounted.is_there() {
+        // Others go on, and are served. Whoever reads what this run says must not wait for them.
+        process::leave_errors()?;
+        let _ = again(|| send(run.as_raw_fd(), OTHERS_GO_ON, MsgFlags::MSG_NOSIGNAL));
+    }
     loop {
         if let Event::Unused(served) = events.recv()? {
             return Ok(served?);

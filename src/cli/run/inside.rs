@@ -4,17 +4,18 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use nix::unistd::{Pid, getppid};
 
 use super::supervise::Signals;
 use super::{OWN_FAILURE, Plan, again, refusal};
+use crate::backing;
 use crate::cli::mount::{open_device, unusable};
 use crate::cli::{RunArgs, mount_table};
 use crate::sys::{self, creds, process};
@@ -34,6 +35,8 @@ pub(super) fn run(
     signals: &Signals,
     parent: Pid,
 ) -> u8 {
+    // The server may not answer: signals end this one, as they would end the command.
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals.before), None);
     match enter(&plan, daemon, parent) {
         Ok(true) => {
             drop(plan);
@@ -67,20 +70,24 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
         let what = what.to_owned();
         move |error: io::Error| unusable(dir, &what, &error)
     };
+    let refuse = |what: &str, error| match plan.as_root {
+        true => refusal::of_root(dir, what, &error),
+        false => refusal::of_user(dir, what, error),
+    };
     let (uid, gid) = (creds::euid(), creds::egid());
     if plan.as_root {
-        unshare(CloneFlags::CLONE_NEWNS).map_err(|error| refusal::of_root(dir, error))?;
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|error| refuse("making a mount namespace", error.into()))?;
     } else {
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
-            .map_err(|error| refusal::of_user(dir, "making a user namespace", error.into()))?;
+            .map_err(|error| refuse("making a user namespace", error.into()))?;
         for (file, text) in [
             ("setgroups", "deny".to_owned()),
             ("uid_map", format!("{uid} {uid} 1")),
             ("gid_map", format!("{gid} {gid} 1")),
         ] {
-            fs::write(format!("/proc/self/{file}"), text).map_err(|error| {
-                refusal::of_user(dir, &format!("writing /proc/self/{file}"), error)
-            })?;
+            fs::write(format!("/proc/self/{file}"), text)
+                .map_err(|error| refuse(&format!("writing /proc/self/{file}"), error))?;
         }
     }
     // After the namespaces, for what has got new rights forgets it. What the parent's end means
@@ -92,10 +99,10 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
     }
     // From now on nobody outside is told of our mounts; we are told of theirs.
     sys::mount::mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_SLAVE, c"")
-        .map_err(|error| refusal::of_user(dir, "setting the propagation of mounts", error))?;
+        .map_err(|error| refuse("setting the propagation of mounts", error))?;
     let device = open_device()?;
     mount(plan, &device, uid, gid).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => refusal::of_user(dir, "mounting", error),
+        Some(libc::EPERM | libc::EACCES) => refuse("mounting", error),
         _ => fail("cannot be mounted over")(error),
     })?;
     let dev = mount_table::open(dir)
@@ -123,8 +130,11 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
         return Ok(false);
     }
     let mut answer = [0; READY.len()];
-    let len = again(|| recv(daemon.as_raw_fd(), &mut answer, MsgFlags::empty()))
-        .map_err(|error| told(error.into()))?;
+    let len = match again(|| recv(daemon.as_raw_fd(), &mut answer, MsgFlags::empty())) {
+        // It has ended before it had read what it was sent.
+        Err(Errno::ECONNRESET) => return Ok(false),
+        other => other.map_err(|error| told(error.into()))?,
+    };
     if answer[..len] != *READY {
         return Ok(false);
     }
@@ -140,14 +150,15 @@ fn enter(plan: &Plan, daemon: OwnedFd, parent: Pid) -> Result<bool, String> {
 
 fn mount(plan: &Plan, device: &fs::File, uid: u32, gid: u32) -> io::Result<()> {
     let path = sys::c_name(plan.dir.as_os_str())?;
-    // The path might lead elsewhere by now.
-    let (seen, root) = (
-        fs::metadata(&plan.dir)?,
-        sys::fs::statx(&plan.root, c"", 0)?,
-    );
-    if seen.ino() != root.ino {
+    // The path might lead elsewhere by now, and again in a moment: whoever may write in a directory
+    // above could have root mount over another one. So what is looked at is what is mounted over.
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let target = sys::fs::openat(fs::File::open("/")?, &path, flags, 0)?;
+    let id = |fd| sys::fs::statx(fd, c"", 0).map(|stat| (stat.dev, stat.ino));
+    if id(&target)? != id(&plan.root)? {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));
     }
+    let target = backing::proc_path(&target);
     let mut flags = libc::MS_NOSUID | libc::MS_NODEV;
     if plan.read_only {
         flags |= libc::MS_RDONLY;
@@ -157,5 +168,11 @@ fn mount(plan: &Plan, device: &fs::File, uid: u32, gid: u32) -> io::Result<()> {
         "fd={},rootmode=40000,user_id={uid},group_id={gid}{others}",
         device.as_raw_fd()
     );
-    sys::mount::mount(&path, &path, c"fuse.dotlockfs", flags, &CString::new(data)?)
+    sys::mount::mount(
+        &path,
+        &target,
+        c"fuse.dotlockfs",
+        flags,
+        &CString::new(data)?,
+    )
 }

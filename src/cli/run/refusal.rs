@@ -4,8 +4,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use nix::errno::Errno;
-
 use crate::config::error::shown;
 
 /// Settings that forbid it: a file, its value, and the command that allows it.
@@ -42,13 +40,12 @@ pub(super) fn of_user(dir: &Path, what: &str, error: io::Error) -> String {
 }
 
 /// The line for root, who needs the right to mount.
-pub(super) fn of_root(dir: &Path, error: Errno) -> String {
-    let error = io::Error::from(error);
+pub(super) fn of_root(dir: &Path, what: &str, error: &io::Error) -> String {
     format!(
-        "{}: cannot be guarded: making a mount namespace: {}; root needs the right to mount, in a \
+        "{}: cannot be guarded: {what}: {}; root needs the right to mount, in a \
          container: --cap-add SYS_ADMIN",
         shown(dir),
-        reason(&error)
+        reason(error)
     )
 }
 

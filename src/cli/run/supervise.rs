@@ -2,7 +2,7 @@
 //! ended, once the daemon is done.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 
@@ -40,6 +40,22 @@ const PASSED_ON: [Signal; 17] = [
     Signal::SIGPWR,
 ];
 
+/// Those that a terminal sends, always to a whole process group.
+const OF_TERMINALS: [Signal; 6] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGWINCH,
+];
+
+/// Those by which a shell's job control stops a job.
+const STOPPING: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+
+/// `si_code` of a signal that the kernel sends by itself (sigaction(2)).
+const SI_KERNEL: i32 = 0x80;
+
 /// Those that end the wait for the daemon.
 const IMPATIENT: [Signal; 4] = [
     Signal::SIGHUP,
@@ -47,6 +63,14 @@ const IMPATIENT: [Signal; 4] = [
     Signal::SIGQUIT,
     Signal::SIGTERM,
 ];
+
+/// A signal that has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrived {
+    pub(super) signal: Signal,
+    /// The terminal has sent it, so the whole process group has it.
+    pub(super) by_terminal: bool,
+}
 
 /// The signals of this process, which come by a descriptor.
 #[derive(Debug)]
@@ -75,9 +99,16 @@ impl Signals {
     }
 
     /// The next one, if there is one.
-    fn next(&self) -> io::Result<Option<Signal>> {
+    fn next(&self) -> io::Result<Option<Arrived>> {
         let next = again(|| self.arriving.read_signal())?;
-        Ok(next.and_then(|info| Signal::try_from(info.ssi_signo as i32).ok()))
+        Ok(next.and_then(|info| {
+            let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
+            let by_terminal = info.ssi_code == SI_KERNEL && OF_TERMINALS.contains(&signal);
+            Some(Arrived {
+                signal,
+                by_terminal,
+            })
+        }))
     }
 }
 
@@ -111,14 +142,16 @@ fn until_command_ends(
     watch: &OwnedFd,
     signals: &Signals,
 ) -> Result<WaitStatus, Box<dyn Error>> {
-    let mut witnesses = Witnesses::start()?;
+    let mut witnesses = Witnesses::start();
     let mut daemon_lives = true;
     loop {
         pass_on(signals, command, &mut witnesses)?;
         loop {
             let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
             match again(|| waitpid(command, Some(flags)))? {
-                WaitStatus::Stopped(_, signal) => stop_by(signal),
+                WaitStatus::Stopped(_, signal) if STOPPING.contains(&signal) => stop_by(signal),
+                // Whoever has stopped it alone (SIGSTOP) makes it alone go on.
+                WaitStatus::Stopped(..) => {}
                 WaitStatus::StillAlive => break,
                 ended => return Ok(ended),
             }
@@ -132,12 +165,7 @@ fn until_command_ends(
         if said {
             // It says nothing before the command has ended, so this is its own end.
             daemon_lives = false;
-            if let Ok(WaitStatus::Signaled(_, signal, _)) = again(|| waitpid(daemon, None)) {
-                eprintln!(
-                    "dotlockfs: the process that serves the guarded directory was killed ({signal}); \
-                     programs get ENOTCONN there from now on"
-                );
-            }
+            tell_how_it_ended(daemon);
         }
     }
 }
@@ -148,12 +176,12 @@ fn pass_on(signals: &Signals, command: Pid, witnesses: &mut Witnesses) -> io::Re
     let mut all = Vec::new();
     let alone = witnesses.for_us_alone(|| {
         let mut arrived = Vec::new();
-        while let Some(signal) = signals.next()? {
-            if signal != Signal::SIGCHLD {
-                arrived.push(signal);
+        while let Some(next) = signals.next()? {
+            if next.signal != Signal::SIGCHLD {
+                arrived.push(next);
             }
         }
-        all.extend(arrived.iter().copied());
+        all.extend(arrived.iter().map(|next| next.signal));
         Ok(arrived)
     })?;
     for signal in if in_our_group { alone } else { all } {
@@ -185,15 +213,27 @@ fn until_daemon_is_done(daemon: Pid, watch: &OwnedFd, signals: &Signals) -> io::
             let said = again(|| recv(watch.as_raw_fd(), &mut word, MsgFlags::empty()));
             if !matches!(said, Ok(1..)) {
                 // Only its end closes that.
-                let _ = again(|| waitpid(daemon, None));
+                tell_how_it_ended(daemon);
             }
             return Ok(());
         }
-        while let Some(signal) = signals.next()? {
-            if IMPATIENT.contains(&signal) {
+        while let Some(next) = signals.next()? {
+            if IMPATIENT.contains(&next.signal) {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Waits for the end of the daemon, and tells if it was killed; by itself it says what is wrong.
+fn tell_how_it_ended(daemon: Pid) {
+    if let Ok(WaitStatus::Signaled(_, signal, _)) = again(|| waitpid(daemon, None)) {
+        // Nobody may be listening any more.
+        let _ = writeln!(
+            io::stderr(),
+            "dotlockfs: the process that serves the guarded directory was killed ({signal}); \
+             programs get ENOTCONN there from now on"
+        );
     }
 }
 
