@@ -60,6 +60,7 @@ struct Plan {
     root: OwnedFd,
     rules: Rules,
     read_only: bool,
+    no_exec: bool,
     /// Root mounts for all users, in the user namespace that it is in.
     as_root: bool,
     /// The working directory, if it lies in the guarded directory.
@@ -146,6 +147,7 @@ fn check(args: &RunArgs) -> Result<Option<Plan>, Box<dyn Error>> {
     let cwd = std::env::current_dir().ok();
     Ok(Some(Plan {
         read_only: sys::fs::is_read_only(&root)?,
+        no_exec: sys::fs::is_no_exec(&root)?,
         as_root: sys::creds::euid() == 0,
         cwd: cwd.filter(|cwd| cwd.starts_with(&dir)),
         dir,

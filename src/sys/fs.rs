@@ -500,9 +500,18 @@ pub fn removexattr(path: &CStr, name: &CStr) -> io::Result<()> {
 
 /// Whether the file system is mounted read-only (`fstatvfs(3)`).
 pub fn is_read_only(fd: impl AsFd) -> io::Result<bool> {
+    Ok(mount_flags(fd)? & libc::ST_RDONLY != 0)
+}
+
+/// Whether no program in the file system can be executed (`fstatvfs(3)`).
+pub fn is_no_exec(fd: impl AsFd) -> io::Result<bool> {
+    Ok(mount_flags(fd)? & libc::ST_NOEXEC != 0)
+}
+
+fn mount_flags(fd: impl AsFd) -> io::Result<libc::c_ulong> {
     let mut out = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `out` is writable and of the right size.
     check(unsafe { libc::fstatvfs(fd.as_fd().as_raw_fd(), out.as_mut_ptr()) })?;
     // SAFETY: the call succeeded, so the structure is filled.
-    Ok(unsafe { out.assume_init() }.f_flag & libc::ST_RDONLY != 0)
+    Ok(unsafe { out.assume_init() }.f_flag)
 }

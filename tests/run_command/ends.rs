@@ -146,3 +146,43 @@ fn a_killed_daemon_hangs_nobody() {
     assert!(ended.stderr.contains("was killed"), "{ended:?}");
     world.nothing_is_left();
 }
+
+#[test]
+fn signals_close_behind_one_another_come_once() {
+    let world = World::new();
+    let mut run = world.run(ALICE, &[], "python3");
+    run.args(["-c", COUNTER]).process_group(0);
+    let (mut child, pids) = start(&mut run);
+    let seen = || fs::read_to_string(world.path("seen")).unwrap_or_default();
+    let count = |number: &str| seen().lines().filter(|line| *line == number).count();
+    for round in 1..=20 {
+        // To the group at once, and then one that only the outer process gets.
+        for signal in [1, 3, 10, 15] {
+            send_to_group(child.id(), signal);
+        }
+        send(child.id(), 12);
+        // A program that has not looked at a signal yet does not get the next of its kind.
+        let all = ["1", "3", "10", "15", "12"];
+        let has_all = || all.iter().all(|number| count(number) >= round);
+        assert!(wait_until(DEADLINE, has_all), "{round}: {}", seen());
+        for number in all {
+            assert_eq!(count(number), round, "{number}: {}", seen());
+        }
+    }
+
+    // One that is stopped alone is woken alone; the outer process goes on meanwhile.
+    let pid = pids[0].parse().expect("a number");
+    send(pid, libc::SIGSTOP);
+    let state = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
+        stat.rsplit(") ").next().expect("a state").chars().next()
+    };
+    assert!(wait_until(DEADLINE, || state(pid) == Some('T')));
+    send(child.id(), 12);
+    send(pid, libc::SIGCONT);
+    assert!(wait_until(DEADLINE, || count("12") == 21), "{}", seen());
+
+    send_to_group(child.id(), libc::SIGKILL);
+    end_of(&mut child, "dotlockfs run");
+    world.nothing_is_left();
+}

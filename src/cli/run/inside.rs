@@ -163,6 +163,9 @@ fn mount(plan: &Plan, device: &fs::File, uid: u32, gid: u32) -> io::Result<()> {
     if plan.read_only {
         flags |= libc::MS_RDONLY;
     }
+    if plan.no_exec {
+        flags |= libc::MS_NOEXEC;
+    }
     let others = if plan.as_root { ",allow_other" } else { "" };
     let data = format!(
         "fd={},rootmode=40000,user_id={uid},group_id={gid}{others}",
