@@ -2,7 +2,7 @@
 //!
 //! Before an append the server is asked which file the name refers to, and then how long that is: two
 //! or three calls. Under one turn the first answer stays true, since whoever would put another file in
-//! the place takes a turn for that. So it is remembered for [`LASTS`], and before each write only the
+//! the place takes a turn for that. So it is remembered for `LASTS`, and before each write only the
 //! file itself is asked for, which tells its length, and whether it has been removed or got a second
 //! name meanwhile. That is done where it is good for something and safe:
 //!
@@ -11,7 +11,7 @@
 //!   with another it could outlive being replaced.
 //!
 //! A name may be moved away without a turn. Through this mount that ends the memory; by another host
-//! it is noticed [`LASTS`] late, which is less than any NFS client takes. What is appended meanwhile
+//! it is noticed `LASTS` late, which is less than any NFS client takes. What is appended meanwhile
 //! is in the file that was moved.
 //!
 //! The memory also answers look-ups of the name by users whose own look-up it has seen succeed, and
