@@ -582,7 +582,11 @@ impl Overlay {
             return Ok(Arc::clone(file));
         }
         let kind = self.kind_of_file(&handle.node)?;
-        let target = handle.target();
+        let target = Target {
+            // Not by the program that writes.
+            opened: Duration::ZERO,
+            ..handle.target()
+        };
         let file = self.append_file(&handle.node, flags, kind, target, self.caller(req))?;
         Ok(Arc::clone(handle.late.get_or_init(|| file)))
     }

@@ -291,10 +291,14 @@ impl Overlay {
         if kind == Kind::Nfs && (!open.is_empty() || old.size <= KEPT_SIZE) {
             self.keep(guard, old.into(), by, files.clone());
         }
+        // Appends may be written meanwhile: what is published is no job. With two names the file is
+        // not remembered again, and when the second goes its name leads to another.
+        guard.forget_look();
         let replaced = self.replace_files(rest, (kind, by), attempt);
         if replaced.is_ok() {
             files.for_each(GuardedFile::set_replaced);
         }
+        guard.forget_look();
         replaced
     }
 

@@ -88,6 +88,7 @@ impl Guard {
                 }
                 Ok(Progress::Left(_)) => {
                     // It is free: nobody is refused for it.
+                    self.make_locks_in_vain();
                     self.serve_lock_maker();
                     if self.queue.lock().jobs.is_empty() {
                         return Ok(None);

@@ -295,7 +295,9 @@ impl Guard {
     /// What the name refers to, for an append by way of `file`, with its length as the server has it
     /// now.
     fn look_for(&self, file: &GuardedFile, turn: u64) -> io::Result<Option<Stat>> {
-        if let Some(stat) = self.look_by(&file.target(), turn) {
+        if !file.is_replaced()
+            && let Some(stat) = self.look_by(&file.target(), turn)
+        {
             return Ok(Some(stat));
         }
         let before = self.before_look();

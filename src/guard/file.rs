@@ -103,6 +103,11 @@ impl GuardedFile {
         self.replaced.store(true, Ordering::Release);
     }
 
+    /// Whether that is so, and the name has not been followed since.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
     /// Makes sure that the target is what the lock on the name is for, the file behind the name
     /// being `named`: where our file was *replaced*, we follow the name; a file that was renamed
     /// away or deleted keeps its POSIX meaning.

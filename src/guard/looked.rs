@@ -8,7 +8,8 @@
 //!
 //! - on NFS, where a look costs calls to the server;
 //! - where the rule guards renames over the file (`replace` is not `"off"`), and the file has one name:
-//!   with another it could outlive being replaced.
+//!   with another it could outlive being replaced, as what [`Guard::keep`] has kept does. (So its links
+//!   tell only of a replacement that goes past us; whatever replaces it on this host ends the memory.)
 //!
 //! A name may be moved away without a turn. Through this mount that ends the memory; by another host
 //! it is noticed `LASTS` late, which is less than any NFS client takes. What is appended meanwhile

@@ -29,6 +29,7 @@ const LONG_QUANTUM: Duration = Duration::from_millis(100);
 /// the last one: others must not wait longer for a third than that for them.
 const LET_OTHERS: Duration = Duration::from_millis(12);
 const LET_FIRST: u32 = 2;
+const LONGEST_LEFT: Duration = Duration::from_millis(100);
 /// How long the next is left to anybody after a turn that was as long as it may be: who waits
 /// elsewhere is not known before it has had a turn, and would hardly ever meet the moment between two
 /// of ours.
@@ -127,24 +128,26 @@ impl Rhythm {
             other.turn < ours && is_recent && !other.passed
         };
         if self.others.iter().any(is_owed) {
-            let time = LET_OTHERS + self.look * 4;
-            if left
-                < if is_last {
-                    time * LET_FIRST + LONGEST_PAUSE
-                } else {
-                    time
-                }
-            {
-                let goes_first = hurry && !self.hurried;
-                self.hurried |= goes_first;
-                return !goes_first;
+            let mut time = LET_OTHERS + self.look * 4;
+            if is_last && self.others.len() > 1 {
+                time = time * LET_FIRST + LONGEST_PAUSE;
+            }
+            if left < time.min(LONGEST_LEFT) {
+                return self.is_left(hurry);
             }
             // None of them wants it.
             for other in self.others.iter_mut().filter(|other| is_owed(other)) {
                 other.passed = true;
             }
         }
-        was_long && !hurry && left < LET_ANYBODY
+        was_long && left < LET_ANYBODY && self.is_left(hurry)
+    }
+
+    /// A turn that could be left to others is, unless somebody is in a hurry, for the first time.
+    fn is_left(&mut self, hurry: bool) -> bool {
+        let goes_first = hurry && !self.hurried;
+        self.hurried |= goes_first;
+        !goes_first
     }
 
     /// Turn `n` is ours, at last.
@@ -233,8 +236,8 @@ mod tests {
         rhythm.takes(2, ms(50));
         rhythm.ends(2, ms(50), ms(60));
         assert!(rhythm.leaves(2, false, ms(61)));
-        assert!(rhythm.leaves(2, false, ms(60 + 24)));
-        assert!(!rhythm.leaves(2, false, ms(60 + 24 + 8)));
+        assert!(rhythm.leaves(2, false, ms(60 + 11)));
+        assert!(!rhythm.leaves(2, false, ms(60 + 12)));
         rhythm.takes(3, ms(93));
         rhythm.ends(3, ms(93), ms(95));
         assert!(!rhythm.leaves(3, false, ms(96)));

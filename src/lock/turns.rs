@@ -340,8 +340,11 @@ impl Turns {
         if self.holders.len() >= MANY_HOLDERS {
             self.holders.clear();
         }
-        let owner = dir.read_if_ours(&self.names.turn(n)).ok();
-        let owner = owner.and_then(|text| Owner::parse(&text));
+        // It may have been cleaned away by now.
+        let Ok(text) = dir.read_if_ours(&self.names.turn(n)) else {
+            return;
+        };
+        let owner = Owner::parse(&text);
         let holder = owner.map_or(Holder::of_claim(claim), |owner| Holder::of(&owner));
         self.holders.insert(claim, holder);
     }
