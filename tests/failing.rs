@@ -575,7 +575,7 @@ fn a_fence_that_cannot_be_made_is_made_by_the_next_call() {
     let mut fences = 0;
     for error in ERRORS {
         for (step, calls, when) in [
-            ("listing", "openat", "1"),
+            ("listing", "getdents64", "1"),
             ("opening", "openat", "1+"),
             ("copying", "copy_file_range,pread64", "1+"),
             ("sync", "fsync", "1+"),
