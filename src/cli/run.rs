@@ -25,7 +25,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::{RunArgs, mount, mount_table};
@@ -154,14 +153,4 @@ fn check(args: &RunArgs) -> Result<Option<Plan>, Box<dyn Error>> {
         root,
         rules,
     }))
-}
-
-/// Repeats a call that a signal has interrupted.
-fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
 }

@@ -17,6 +17,8 @@ use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
+use nix::errno::Errno;
+
 /// Turns the `-1` of a system call into the error that `errno` names.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {
@@ -29,6 +31,19 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// Like [`check`], for calls that give a byte count.
 fn check_size(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Repeats a call that a signal has interrupted.
+///
+/// # Errors
+/// All others of the call.
+pub fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// A file name for a system call.

@@ -302,12 +302,6 @@ pub fn close_inherited(numbers: &[i32]) {
     }
 }
 
-/// A descriptor that has just come by a socket (`SCM_RIGHTS`).
-pub fn received(number: i32) -> OwnedFd {
-    // SAFETY: the kernel has made it for the receiver, and it is handed over only here.
-    unsafe { OwnedFd::from_raw_fd(number) }
-}
-
 /// Gives up standard input and output, on behalf of others who use them.
 ///
 /// # Errors

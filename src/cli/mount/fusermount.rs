@@ -48,8 +48,8 @@ pub(super) fn mount(
     let run = command.output()?;
     // It has the other end of the socket, whose end would not come.
     drop(command);
-    match sys::fds::receive(&ours) {
-        Ok(Some(device)) if run.status.success() => Ok(device),
+    match sys::fds::receive(&ours, &mut [0]) {
+        Ok((1, Some(device))) if run.status.success() => Ok(device),
         Err(error) if run.status.success() => Err(error),
         _ => Err(said(&run.stderr)),
     }

@@ -7,8 +7,8 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::{self, IoSliceMut, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -16,17 +16,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::{Config, Session, SessionACL};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
+use nix::sys::socket::{MsgFlags, recv, send};
 
+use super::Plan;
 use super::inside::READY;
-use super::{Plan, again};
 use crate::cli::mount::{self, unusable};
 use crate::cli::mount_table;
 use crate::config::error::shown;
 use crate::fs::{Ids, Mounted, Overlay, Settings};
-use crate::sys::{creds, process};
+use crate::sys::{again, creds, fds, process};
 
 /// How long the end may wait for locks held by others, and for the server.
 const FINISH: Duration = Duration::from_secs(30);
@@ -146,20 +145,10 @@ fn serve(plan: Plan, command: OwnedFd, run: OwnedFd) -> Result<(), Box<dyn Error
 /// other side has ended without.
 fn receive(command: &OwnedFd) -> io::Result<Option<(OwnedFd, u64)>> {
     let mut words = [0; 8];
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-    let (len, device) = again(|| {
-        let mut parts = [IoSliceMut::new(&mut words)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(command.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-        let device = message.cmsgs()?.find_map(|message| match message {
-            ControlMessageOwned::ScmRights(devices) => devices.first().copied(),
-            _ => None,
-        });
-        Ok((message.bytes, device))
-    })?;
+    let (len, device) = fds::receive(command, &mut words)?;
     Ok(device
         .filter(|_| len == words.len())
-        .map(|device| (process::received(device), u64::from_ne_bytes(words))))
+        .map(|device| (device, u64::from_ne_bytes(words))))
 }
 
 /// Tells what comes from `dotlockfs run`, until it is gone.
@@ -253,7 +242,6 @@ impl Mount {
     }
 
     fn is_there(&self) -> bool {
-        let mut files = [PollFd::new(self.device.as_fd(), PollFlags::empty())];
-        again(|| poll(&mut files, PollTimeout::ZERO)).is_ok_and(|ready| ready == 0)
+        fds::is_broken(&self.device).is_ok_and(|broken| !broken)
     }
 }

@@ -14,10 +14,9 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid};
 
-use super::again;
 use super::daemon::COMMAND_ENDED;
 use super::witness::Witnesses;
-use crate::sys::process;
+use crate::sys::{again, process};
 
 /// Signals that are for the command.
 const PASSED_ON: [Signal; 17] = [

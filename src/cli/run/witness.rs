@@ -16,9 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid, getppid, pause};
 
-use super::again;
 use super::supervise::Arrived;
-use crate::sys::process;
+use crate::sys::{again, process};
 
 /// How often the witness is looked at: the kernel may not have come to it yet.
 const LOOKS: u32 = 5;
