@@ -6,12 +6,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::backing::{Caller, Credentials, copy, proc_path};
 use crate::guard::{Guard, Target};
 use crate::lock::LockNames;
 use crate::sys;
-use std::time::Duration;
 
 /// A file of the program's own, beside the guarded one, under a name that listings hide. It is
 /// removed when this is dropped, unless it has been put in its place.

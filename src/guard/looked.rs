@@ -67,6 +67,15 @@ struct Spare {
     target: Target,
 }
 
+impl Memory {
+    /// What was seen under turn `turn`, if that may still be gone by.
+    fn under(&self, turn: u64) -> Option<&Looked> {
+        let is_young = |looked: &&Looked| boottime().saturating_sub(looked.at) < LASTS;
+        let looked = self.looked.as_ref().filter(|looked| looked.turn == turn);
+        looked.filter(is_young)
+    }
+}
+
 /// What the memory was when a look was sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Before {
@@ -105,19 +114,11 @@ impl Guard {
         drop(old);
     }
 
-    /// What the name was seen to refer to under turn `turn`, if that may still be gone by.
-    fn remembered(&self, turn: u64) -> Option<Stat> {
-        let memory = self.memory.lock();
-        let looked = memory.looked.as_ref()?;
-        let is_young = boottime().saturating_sub(looked.at) < LASTS;
-        (looked.turn == turn && is_young).then_some(looked.stat)
-    }
-
     /// The file that the name refers to, with its length as the server has it now, if it is the one
     /// that is remembered and that `target` is open on.
     pub(super) fn look_by(&self, target: &Target, turn: u64) -> Option<Stat> {
-        let stat = self.remembered(turn)?;
-        if Identity::from(stat) != target.id {
+        let id = Identity::from(self.memory.lock().under(turn)?.stat);
+        if id != target.id {
             return None;
         }
         let now = sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC).ok()?;
@@ -181,35 +182,22 @@ impl Guard {
 
     /// What a program of `caller` would find if it looked the name up now, where that is known.
     pub fn known_to(&self, caller: &Caller) -> Option<Stat> {
-        let turn = {
-            let memory = self.memory.lock();
-            let looked = memory.looked.as_ref()?;
-            looked.found_by.contains(caller).then_some(looked.turn)?
-        };
-        if turn != self.turn_number() {
-            return None;
-        }
-        self.remembered(turn)
+        let turn = self.turn_number();
+        let memory = self.memory.lock();
+        let looked = memory.under(turn)?;
+        looked.found_by.contains(caller).then_some(looked.stat)
     }
 
     /// A descriptor of the file `id` for another program of `caller` that opens it for appending, with
     /// these flags below.
     pub fn lend(&self, id: Identity, caller: &Caller, flags: i32) -> Option<Target> {
-        let now = boottime();
-        let (turn, spare) = {
-            let memory = self.memory.lock();
-            let looked = memory.looked.as_ref()?;
-            let spare = looked.spare.clone()?;
-            // Whether they may open it the server has said when it was opened.
-            let opened = spare.target.opened;
-            let may_open = opened > memory.last && now.saturating_sub(opened) < LASTS;
-            may_open.then_some((looked.turn, spare))?
-        };
+        let turn = self.turn_number();
+        let memory = self.memory.lock();
+        let spare = memory.under(turn)?.spare.as_ref()?;
+        // Whether they may open it the server has said when it was opened.
+        let opened = spare.target.opened;
+        let may_open = opened > memory.last && boottime().saturating_sub(opened) < LASTS;
         let is_theirs = spare.opener == *caller && spare.flags == flags;
-        if !is_theirs || spare.target.id != id || turn != self.turn_number() {
-            return None;
-        }
-        let stat = self.remembered(turn)?;
-        (Identity::from(stat) == id).then_some(spare.target)
+        (may_open && is_theirs && spare.target.id == id).then(|| spare.target.clone())
     }
 }

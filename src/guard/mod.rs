@@ -78,6 +78,11 @@ impl Key {
             name,
         }
     }
+
+    /// Whether the name is in the directory that `dir` identifies.
+    fn is_in(&self, dir: Identity) -> bool {
+        (self.dev, self.ino) == (dir.dev, dir.ino)
+    }
 }
 
 /// What all guards of a mount share.
@@ -271,18 +276,15 @@ impl Guards {
         self.shared
             .by_key
             .iter()
-            .find(|guard| {
-                (guard.key().dev, guard.key().ino) == (dir.dev, dir.ino) && guard.is_busy()
-            })
+            .find(|guard| guard.key().is_in(dir) && guard.is_busy())
             .map(|guard| Arc::clone(&guard))
     }
 
     /// The guards of names in this directory.
     pub fn all_in(&self, dir: Identity) -> Vec<Arc<Guard>> {
-        let is_in = |key: &Key| (key.dev, key.ino) == (dir.dev, dir.ino);
         let guards = self.shared.by_key.iter();
         guards
-            .filter(|guard| is_in(guard.key()))
+            .filter(|guard| guard.key().is_in(dir))
             .map(|guard| Arc::clone(&guard))
             .collect()
     }

@@ -68,6 +68,12 @@ struct Other {
     passed: bool,
 }
 
+impl Other {
+    fn is_recent(&self, now: Duration) -> bool {
+        now.saturating_sub(self.seen) < INTEREST
+    }
+}
+
 /// A mean in which the last few count most.
 fn mean(so_far: Duration, now: Duration) -> Duration {
     (so_far * 3 + now) / 4
@@ -85,9 +91,8 @@ impl Rhythm {
             self.watched = Some((n, now, None));
         }
         let Some(holder) = holder else { return };
-        let is_recent = |other: &Other| now.saturating_sub(other.seen) < INTEREST;
         self.others
-            .retain(|other| other.holder != holder && is_recent(other));
+            .retain(|other| other.holder != holder && other.is_recent(now));
         if self.others.len() == MANY {
             self.others.remove(0);
         }
@@ -166,8 +171,7 @@ impl Rhythm {
 
     /// Whether another holder has been seen lately.
     pub fn is_contended(&self, now: Duration) -> bool {
-        let is_recent = |other: &Other| now.saturating_sub(other.seen) < INTEREST;
-        self.others.iter().any(is_recent)
+        self.others.iter().any(|other| other.is_recent(now))
     }
 
     /// How long a turn may last that is taken now, and how long it is kept without work.

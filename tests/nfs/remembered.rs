@@ -39,6 +39,18 @@ fn as_user(uid: u32, what: &str) -> String {
     )
 }
 
+/// Python that fails unless another user may not append to `FILE`.
+fn refused(uid: u32) -> String {
+    as_user(
+        uid,
+        "try:
+            append(FILE, 'forbidden\\n')
+        except PermissionError:
+            os._exit(0)
+        os._exit(1)",
+    )
+}
+
 /// What stands in a file on the server, by line.
 fn lines(lab: &Lab, directory: &Directory, name: &str) -> Vec<String> {
     let text = lab.server(&format!("cat {}/{name}", directory.server));
@@ -162,14 +174,7 @@ on_both_versions! {
         directory.rules(lab, "[[guard]]\nfiles = ['log']");
         let _view = lab.view_of(&directory.nfs, &BOTH[..1], "-o allow_other");
         lab.cluster.run_ok("host1", &format!("umask 0; : >{VIEW}/log"));
-        let script = as_user(
-            1000,
-            "try:
-            append(FILE, 'forbidden\\n')
-        except PermissionError:
-            os._exit(0)
-        os._exit(1)",
-        );
+        let script = refused(1000);
         let between = format!(
             "{}\n    os.chmod(FILE, 0o644)\n    {script}\n    os.chmod(FILE, 0o666)",
             as_user(1000, "append(FILE, f'{i}\\n')\n        os._exit(0)")
@@ -186,16 +191,9 @@ on_both_versions! {
         let _view = lab.view_of(&directory.nfs, &BOTH[..1], "-o allow_other");
         let make = format!("cd {VIEW} && echo first >log && chmod 600 log && chown 1000 log");
         lab.cluster.run_ok("host1", &make);
-        let refused = as_user(
-            1001,
-            "try:
-            append(FILE, 'forbidden\\n')
-        except PermissionError:
-            os._exit(0)
-        os._exit(1)",
-        );
+        let other = refused(1001);
         let between = as_user(1000, "append(FILE, f'{i}\\n')\n        os._exit(0)");
-        let between = format!("{between}\n    {refused}").replace("FILE", &format!("'{VIEW}/log'"));
+        let between = format!("{between}\n    {other}").replace("FILE", &format!("'{VIEW}/log'"));
         lab.cluster.run_ok("host1", &appending(&format!("{VIEW}/log"), 20, &between));
         let expected: Vec<String> = (0..20).flat_map(|i| [i.to_string(), i.to_string()]).collect();
         assert_eq!(lines(lab, &directory, "log")[1..], expected);
@@ -263,16 +261,9 @@ on_both_versions! {
             &format!("cd {VIEW} && umask 0 && mkdir d && : >d/log"),
         );
         let allowed = as_user(1000, "append(FILE, 'a\\n'); append(FILE, 'b\\n'); os._exit(0)");
-        let refused = as_user(
-            1000,
-            "try:
-            append(FILE, 'forbidden\\n')
-        except PermissionError:
-            os._exit(0)
-        os._exit(1)",
-        );
+        let other = refused(1000);
         let between = format!(
-            "{allowed}\n    os.chmod('{VIEW}/d', 0o700)\n    {refused}\n    os.chmod('{VIEW}/d', 0o777)"
+            "{allowed}\n    os.chmod('{VIEW}/d', 0o700)\n    {other}\n    os.chmod('{VIEW}/d', 0o777)"
         );
         let between = between.replace("FILE", &format!("'{VIEW}/d/log'"));
         lab.cluster.run_ok("host1", &appending("/dev/null", 20, &between));
