@@ -326,14 +326,12 @@ on_both_versions! {
         let (expected, _) = writers.finish();
         Found::in_file(lab, &format!("{}/log", directory.server), &expected)
             .assert_all();
-        // Of the first half of the records, a good part is of each.
+        // One after the other would be one change of hosts; a turn lasts some dozens of records. (How
+        // many of them each host has by when depends on which began first, and on the processors.)
         let lines = lines(lab, &directory, "log");
-        let of_one = |line: &&String| line.contains("host1");
-        let of_first = lines[..lines.len() / 2].iter().filter(of_one).count();
-        assert!(
-            (lines.len() / 8..=lines.len() * 3 / 8).contains(&of_first),
-            "{of_first} of the first {} records are of one of two hosts",
-            lines.len() / 2
-        );
+        let of_one = |line: &String| line.contains("host1");
+        let changes = lines.windows(2).filter(|two| of_one(&two[0]) != of_one(&two[1]));
+        let changes = changes.count();
+        assert!(changes >= 20, "only {changes} changes of hosts in {} records", lines.len());
     }
 }
