@@ -4,6 +4,8 @@ commands  every console, fstab, toml, sh, python and log block of PAGE (README.m
           section, in a world made for it (world.py), as plan.toml says
 rules     the tables of rules: each is understood, and each default is the default
 links     the links of PAGE to its own headings, to files, and to headings in those
+output    standard input is what PAGE shows below the command that stands in the place of BINARY,
+          which the plan says to be run elsewhere
 
 Prints what is wrong, a paragraph each, and ends with status 1 if anything is.
 """
@@ -241,9 +243,21 @@ def links(page, *_):
     return wrong
 
 
+def output(page, command, _):
+    """Compares standard input with what is shown of a command that is run elsewhere."""
+    plan, came = Plan(os.path.join(HERE, "plan.toml")), sys.stdin.read().splitlines()
+    for block in markdown.read(page).blocks:
+        if block.language == "console" and block.lines[0] == command:
+            planned = plan.section(block.section).block(block)
+            shown = block.commands()[0].output
+            difference = plan.language(planned).difference(shown, came)
+            return [f"README.md:{block.line}: {difference}"] if difference else []
+    return [f"the page does not begin a block with {command}"]
+
+
 def main():
     what, page, *rest = sys.argv[1:]
-    wrong = {"commands": commands, "rules": rules, "links": links}[what](
+    wrong = {"commands": commands, "rules": rules, "links": links, "output": output}[what](
         page, rest[0] if rest else "", rest[1:]
     )
     for text in wrong:
