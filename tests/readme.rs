@@ -64,6 +64,11 @@ fn every_rule_of_the_tables_is_understood_and_each_default_is_one() {
 }
 
 #[test]
+fn every_flag_is_one() {
+    check("flags", &checkout().join("README.md"), &[]).success();
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     for page in ["README.md", "src/ARCHITECTURE.md", "CHANGELOG.md"] {
         check("links", &checkout().join(page), &[]).success();
@@ -124,6 +129,18 @@ fn what_is_not_true_is_found() {
             "| `dotlock = false`",
             "| `dotlock = flase`",
             "dotlock = flase",
+        ),
+        (
+            "flags",
+            "`--log-level debug`",
+            "`--log-levels debug`",
+            "no --log-levels",
+        ),
+        (
+            "flags",
+            "`dotlockfs check-config DIR`",
+            "`dotlockfs check-rules DIR`",
+            "no check-rules",
         ),
         (
             "links",

@@ -4,6 +4,7 @@ commands  every console, fstab, toml, sh, python and log block of PAGE (README.m
           section, in a world made for it (world.py), as plan.toml says
 rules     the tables of rules: each is understood, and each default is the default
 links     the links of PAGE to its own headings, to files, and to headings in those
+flags     the flags and subcommands of dotlockfs that PAGE names within its lines
 output    standard input is what PAGE shows below the command that stands in the place of BINARY,
           which the plan says to be run elsewhere
 
@@ -243,6 +244,39 @@ def links(page, *_):
     return wrong
 
 
+def flags(page, binary, _):
+    """Every --flag and subcommand that is named between commands."""
+    def help_of(*command):
+        words = [binary, *command, "--help"]
+        return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    listed = re.search(r"Commands:\n(.*?)\n\n", help_of(), re.S)[1]
+    subcommands = re.findall(r"^  ([a-z-]+)", listed, re.M)
+    known = {
+        name: set(re.findall(r"(?<![\w-])--[a-z-]+", help_of(*name.split())))
+        for name in ["", *subcommands] if name != "help"
+    }
+    others = set(Plan(os.path.join(HERE, "plan.toml")).flags_of_others)
+    wrong, checked = [], 0
+    for line, span in markdown.read(page).spans:
+        words = span.split(" -- ")[0].split()
+        if words[0] == "dotlockfs" and len(words) > 1 and re.fullmatch(r"[a-z][a-z-]*", words[1]):
+            named = {words[1]: known.get(words[1])}
+            if named[words[1]] is None:
+                wrong.append(f"{page}:{line}: dotlockfs has no {words[1]}")
+                continue
+        elif words[0] == "dotlockfs" or words[0].startswith("--"):
+            named = known
+        else:
+            continue
+        flags_of_ours = set().union(*named.values()) | others | {"--help"}
+        checked += 1
+        for flag in re.findall(r"(?<![\w-])--[a-z-]+", " ".join(words)):
+            if flag not in flags_of_ours:
+                wrong.append(f"{page}:{line}: dotlockfs has no {flag}: {span}")
+    return wrong if checked else ["no flag was found"]
+
+
 def output(page, command, _):
     """Compares standard input with what is shown of a command that is run elsewhere."""
     plan, came = Plan(os.path.join(HERE, "plan.toml")), sys.stdin.read().splitlines()
@@ -257,9 +291,10 @@ def output(page, command, _):
 
 def main():
     what, page, *rest = sys.argv[1:]
-    wrong = {"commands": commands, "rules": rules, "links": links, "output": output}[what](
-        page, rest[0] if rest else "", rest[1:]
-    )
+    checks = {
+        "commands": commands, "rules": rules, "links": links, "flags": flags, "output": output,
+    }
+    wrong = checks[what](page, rest[0] if rest else "", rest[1:])
     for text in wrong:
         print(f"\nwrong: {text}")
     sys.exit(1 if wrong else 0)

@@ -57,6 +57,7 @@ class Document:
     blocks: list
     rows: list  # (section, line, cells) of tables, without their heads
     links: list  # (line, target)
+    spans: list  # (line, text) of code within a line
     anchors: set
 
 
@@ -79,7 +80,7 @@ def cells(line):
 
 def read(path):
     """Takes a file to pieces."""
-    document = Document([], [], [], [], set())
+    document = Document([], [], [], [], [], set())
     section, block, seen, above = "", None, {}, ""
     with open(path, encoding="utf-8") as file:
         lines = file.read().splitlines()
@@ -105,6 +106,7 @@ def read(path):
             head = number < len(lines) and re.match(r"\|[ :|-]+\|$", lines[number])
             if not head and not re.match(r"\|[ :|-]+\|$", line):
                 document.rows.append((section, number, row))
+        document.spans += [(number, span) for span in re.findall(r"`([^`]+)`", line)]
         document.anchors.update(re.findall(r'<a id="([^"]+)"', line))
         # A link may be broken over two lines.
         code_free = re.sub(r"`[^`]*`", "`", above + " " + line)

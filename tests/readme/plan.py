@@ -20,6 +20,7 @@ class Plan:
             plan = tomllib.load(file)
         self.kinds = plan["kinds"]
         self.stand_ins = [(re.compile(one["what"], re.M), one["by"]) for one in plan["stand_in"]]
+        self.flags_of_others = plan["flags_of_others"]
         self.sections = {}
         for section in plan["section"]:
             refuse_others(section, SECTION_KEYS, section.get("name"))
