@@ -141,7 +141,7 @@ fn remove(
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(error) => {
                 log::warn!(
-                    "{}: cannot be removed, and must be: {error}",
+                    "could not remove {}, and calls fail until it is gone: {error}",
                     display(&name)
                 );
                 return Err(error);
