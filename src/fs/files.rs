@@ -4,8 +4,8 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fuser::{FileHandle, FopenFlags, INodeNo, Request};
@@ -21,7 +21,7 @@ use super::reading;
 use super::{Overlay, with_umask_of};
 use crate::backing::{Caller, Kind};
 use crate::config::{Ack, Rule, Update};
-use crate::guard::append::backing_flags;
+use crate::guard::append::{Pages, backing_flags};
 use crate::guard::{AppendFile, Guard, GuardedFile, Hold, Job, Key, Target, Waiter, Work};
 use crate::lock::RealDirectory;
 use crate::sys;
@@ -404,17 +404,12 @@ impl Overlay {
         caller: Caller,
     ) -> io::Result<Arc<AppendFile>> {
         let guard = self.guard_of(node)?;
-        let overlay = Arc::downgrade(self);
-        let changed_node = Arc::clone(node);
-        let changed = Box::new(move |from: u64| {
-            if changed_node.cached_opens.load(Ordering::Acquire) > 0
-                && let Some(overlay) = overlay.upgrade()
-            {
-                overlay.invalidate(&changed_node, from);
-            }
-        });
+        let pages = PagesOf {
+            overlay: Arc::downgrade(self),
+            node: Arc::clone(node),
+        };
         let file = GuardedFile::new(caller, backing_flags(flags, kind), kind, target);
-        Ok(AppendFile::new(guard, file, flags, changed))
+        Ok(AppendFile::new(guard, file, flags, Box::new(pages)))
     }
 
     /// The guard of a guarded node; the caller must `leave` it.
@@ -607,6 +602,7 @@ impl Overlay {
             sys::fs::set_append(&*fd, appends)?;
             below.store(appends, Ordering::Release);
         }
+        self.guards.note_writer(handle.id());
         let clears = write.clears_set_id && handle.node.set_id.load(Ordering::Relaxed);
         let assumed = clears.then(|| self.credentials.assume(caller));
         let mut done = 0;
@@ -627,6 +623,7 @@ impl Overlay {
             }
         }
         drop(assumed);
+        self.guards.note_writer(handle.id());
         handle.lock_is_ours()?;
         Ok(done)
     }
@@ -663,8 +660,9 @@ impl Overlay {
     ) -> io::Result<()> {
         handle.may_change()?;
         let assumed = self.credentials.assume(caller)?;
-        sys::fs::fallocate(&*handle.fd(), mode, offset, length)
-            .inspect_err(|error| handle.note_failure(error))?;
+        let allocated = sys::fs::fallocate(&*handle.fd(), mode, offset, length);
+        self.guards.note_writer(handle.id());
+        allocated.inspect_err(|error| handle.note_failure(error))?;
         drop(assumed);
         handle.lock_is_ours()
     }
@@ -686,8 +684,9 @@ impl Overlay {
         let assumed = self.credentials.assume(caller)?;
         // The answer has 32 bits for the length.
         let len = len.min(1 << 30) as usize;
-        let copied = sys::fs::copy_file_range(&*source.fd(), from.1, &*target.fd(), to.1, len)
-            .inspect_err(|error| target.note_failure(error))?;
+        let copied = sys::fs::copy_file_range(&*source.fd(), from.1, &*target.fd(), to.1, len);
+        self.guards.note_writer(target.id());
+        let copied = copied.inspect_err(|error| target.note_failure(error))?;
         drop(assumed);
         target.lock_is_ours()?;
         Ok(copied)
@@ -744,4 +743,24 @@ pub(super) struct Write<'a> {
     pub clears_set_id: bool,
     /// It comes from memory that programs share with the file (mmap(2)).
     pub from_memory: bool,
+}
+
+/// The kernel's pages of a guarded file.
+struct PagesOf {
+    overlay: Weak<Overlay>,
+    node: Arc<Node>,
+}
+
+impl Pages for PagesOf {
+    fn are_kept(&self) -> bool {
+        self.node.cached_opens.load(Ordering::Acquire) > 0
+    }
+
+    fn drop_from(&self, offset: u64) {
+        if self.are_kept()
+            && let Some(overlay) = self.overlay.upgrade()
+        {
+            overlay.invalidate(&self.node, offset);
+        }
+    }
 }

@@ -176,11 +176,14 @@ impl Overlay {
             if let Some(handle) = handle {
                 handle.may_change()?;
             }
-            match handle.filter(|handle| handle.is_writable()) {
+            let cut = match handle.filter(|handle| handle.is_writable()) {
                 // The right to do so came with opening it.
-                Some(handle) => sys::fs::ftruncate(&*handle.fd(), size)?,
-                None => sys::fs::truncate(&path, size)?,
-            }
+                Some(handle) => sys::fs::ftruncate(&*handle.fd(), size),
+                None => sys::fs::truncate(&path, size),
+            };
+            self.guards
+                .note_writer(sys::fs::statx(&*file, c"", libc::AT_STATX_DONT_SYNC)?.into());
+            cut?;
         }
         if let Some(mode) = changes.mode {
             sys::fs::chmod(&path, mode & 0o7777)?;

@@ -58,6 +58,8 @@ pub struct Settings {
     pub many_users: bool,
     /// The kernel may read and write files by itself that are not guarded, if it can.
     pub passthrough: bool,
+    /// How many threads read requests.
+    pub threads: usize,
     /// The only ids that the mount's user namespace knows, where it is not that of this process.
     pub only_ids: Option<Ids>,
 }
@@ -109,7 +111,7 @@ impl Overlay {
         let overlay = Overlay {
             nodes: Nodes::new(root, &stat),
             handles: Handles::default(),
-            guards: Guards::new(Arc::clone(&credentials), owner, MAX_WRITE)?,
+            guards: Guards::new(Arc::clone(&credentials), owner, MAX_WRITE, settings.threads)?,
             below: Below::default(),
             versions: Versions::default(),
             reading: Reading::default(),

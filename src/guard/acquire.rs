@@ -12,7 +12,7 @@ use super::queue::{Guard, Job};
 use crate::backing::Caller;
 use crate::lock::dotlock::{self, Dotlock};
 use crate::lock::turns::is_gone;
-use crate::lock::{Death, Directory, LockNames, Owner, Progress, Turn, Turns};
+use crate::lock::{Death, Directory, Owner, Progress, Turn, Turns};
 use crate::sys::process::boottime;
 
 /// The first pause between two looks at a turn that somebody else holds, and the longest. A look
@@ -32,8 +32,7 @@ impl Guard {
         if !self.has_lock_to_make() {
             return;
         }
-        let lock = LockNames::new(&self.key().name);
-        let is_foreign = lock.dotlock().is_some_and(|lock| {
+        let is_foreign = self.names.dotlock().is_some_and(|lock| {
             let record = self.dir.read(lock);
             record.is_ok_and(|record| Owner::parse(&record).is_none())
         });
@@ -147,12 +146,7 @@ impl Guard {
 
     /// Waits for `X.lock`, where the rule asks for it; `false` when nobody waits for it any more.
     fn acquire_dotlock(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> io::Result<bool> {
-        let Some(lock) = turns
-            .names()
-            .dotlock()
-            .filter(|_| self.rule.dotlock)
-            .cloned()
-        else {
+        let Some(lock) = self.names.dotlock().filter(|_| self.rule.dotlock) else {
             return Ok(true);
         };
         let mut pause = FIRST_PAUSE;
@@ -160,20 +154,19 @@ impl Guard {
             if self.has_lock_to_make() {
                 return Ok(true);
             }
-            let taken = self.as_actor(caller, turn.actor, || {
-                dotlock::take(&*self.dir, turn, &lock)
-            })?;
+            let taken =
+                self.as_actor(caller, turn.actor, || dotlock::take(&*self.dir, turn, lock))?;
             if taken == Dotlock::Held {
                 self.shared.foreign.remove(self.key());
                 return Ok(true);
             }
-            let look = || self.dir.identity(&lock);
+            let look = || self.dir.identity(lock);
             let theirs = self.as_actor(caller, turn.actor, look)?;
             let made = self.shared.dotlocks.beside(self.key());
             if made.is_some_and(|made| made.makers.is_none() && Some(made.id) == theirs) {
                 return Ok(true);
             }
-            if self.as_actor(caller, turn.actor, || self.remove_left_behind(turns, &lock))? {
+            if self.as_actor(caller, turn.actor, || self.remove_left_behind(lock))? {
                 continue;
             }
             let holder = || format!("a program that made {}.lock", self.label);
@@ -189,7 +182,7 @@ impl Guard {
     }
 
     /// Removes the lock file of another program that is dead. Gives whether it did.
-    fn remove_left_behind(&self, turns: &Turns, lock: &CStr) -> io::Result<bool> {
+    fn remove_left_behind(&self, lock: &CStr) -> io::Result<bool> {
         let known = &self.shared.foreign;
         if known.len() > MANY_FOREIGN {
             known.clear();
@@ -205,7 +198,7 @@ impl Guard {
                 self.label,
                 self.label
             );
-            dotlock::remove_foreign(&*self.dir, turns.names(), lock, &judged)?;
+            dotlock::remove_foreign(&*self.dir, &self.names, lock, &judged)?;
             known.remove(self.key());
         }
         Ok(left)

@@ -28,8 +28,18 @@ pub struct AppendFile {
     pub(super) pieces: Mutex<Pieces>,
     /// The first error, as errno, of appends that were answered, until the program is told.
     pub(super) error: Mutex<Option<i32>>,
-    /// Tells the kernel that the file has changed from this offset on.
-    pub(super) changed: Box<dyn Fn(u64) + Send + Sync>,
+    /// What the kernel keeps of it.
+    pub(super) pages: Box<dyn Pages>,
+}
+
+/// The kernel's pages of a file.
+pub trait Pages: Send + Sync {
+    /// Whether there may be some.
+    fn are_kept(&self) -> bool;
+
+    /// The file has changed from this offset on: they are dropped. That may wait until one that is
+    /// being read has come.
+    fn drop_from(&self, offset: u64);
 }
 
 /// As much of one write call is kept as can be made again if the lock is lost in the middle of it.
@@ -88,7 +98,7 @@ impl AppendFile {
         guard: Arc<Guard>,
         file: GuardedFile,
         flags: i32,
-        changed: Box<dyn Fn(u64) + Send + Sync>,
+        pages: Box<dyn Pages>,
     ) -> Arc<AppendFile> {
         let counted = file.guard(|| Ok(Arc::clone(&guard)));
         debug_assert!(counted.is_ok_and(|known| Arc::ptr_eq(known, &guard)));
@@ -100,7 +110,7 @@ impl AppendFile {
             next_piece: Mutex::default(),
             pieces: Mutex::default(),
             error: Mutex::default(),
-            changed,
+            pages,
         })
     }
 
@@ -159,24 +169,22 @@ impl AppendFile {
                 (split.whole, Held { before, rest })
             }
         };
-        let append = |held, answered, reply| {
-            Work::Append(Append {
-                file: Arc::clone(self),
-                data: whole,
-                held,
-                piece: (offset, written),
-                place: None,
-                earlier: 0,
-                answered,
-                reply,
-            })
+        let append = |held, answered, reply| Append {
+            file: Arc::clone(self),
+            data: whole,
+            held,
+            piece: (offset, written),
+            place: None,
+            earlier: 0,
+            answered,
+            reply,
         };
         let may_be =
             self.guard.rule.ack == Ack::Close && self.may_be_answered(written, offset, tid);
         let ticket = may_be.then(|| Ticket::take(&self.guard, written)).flatten();
         let Some(ticket) = ticket else {
-            let work = append(held, false, reply);
-            return self.guard.submit(Job::new(work, self.waiter(tid)));
+            let append = append(held, false, reply);
+            return self.guard.append_soon(append, self.waiter(tid));
         };
         let file = Arc::clone(self);
         let note = move |result: io::Result<usize>| {
@@ -186,7 +194,7 @@ impl AppendFile {
             drop(ticket);
         };
         // What is held back stays so if this fails: the program knows it for written.
-        let work = append(Held::default(), true, Box::new(note));
+        let work = Work::Append(append(Held::default(), true, Box::new(note)));
         // The thread does not wait, so what can be seen of it says nothing.
         self.guard.submit(Job::new(work, self.waiter(0)));
         reply(Ok(written));

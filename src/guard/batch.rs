@@ -31,6 +31,11 @@ pub(super) struct Queued {
 }
 
 impl Queued {
+    /// An append that is not in a queue.
+    pub(super) fn new(of: Append, waiter: Waiter) -> Queued {
+        Queued { of, waiter }
+    }
+
     /// The append in a job; gives the work back if it is of another kind.
     pub(super) fn from_job(job: Job) -> Result<Queued, Box<Work>> {
         match job.work {
@@ -73,7 +78,7 @@ impl Queued {
     }
 
     /// Answers the program.
-    fn answer(self, result: io::Result<()>) {
+    pub(super) fn answer(self, result: io::Result<()>) {
         if let Err(error) = &result {
             self.of.file.tell_of_loss(self.of.earlier, error);
         }
@@ -143,6 +148,23 @@ impl Written {
             append.answer(done);
         }
         left
+    }
+
+    /// Whether all of it is in the file, as far as the answers to the calls say.
+    pub(super) fn is_done(&self) -> bool {
+        let is_sent =
+            |(_, outcome): &(Queued, Outcome)| matches!(outcome, Outcome::Sent(_, Ok(())));
+        !self.half_left && self.outcomes.iter().all(is_sent)
+    }
+
+    /// What is to be answered, all of it being [done](Self::is_done), and none a piece of a call that
+    /// goes on.
+    pub(super) fn into_done(self) -> Vec<Queued> {
+        let done = self.outcomes.into_iter().map(|(append, _)| {
+            append.of.file.forget_pieces();
+            append
+        });
+        done.collect()
     }
 
     /// Whether the last of it was not sent, the turn having become slow.
@@ -413,6 +435,7 @@ impl Guard {
             let not_sent = batch.into_iter().map(|append| (append, Outcome::NotSent));
             return written.outcomes.extend(not_sent);
         }
+        self.set_writer(target.id);
         self.visible.begin(target.id, size);
         // The file system clears these bits when somebody writes who may not set them: the
         // program, then, not us.
@@ -439,6 +462,7 @@ impl Guard {
                 && permit.may_begin().is_ok()
             {
                 // The file was removed, and another has got its inode number.
+                self.set_writer(another.id);
                 (target, start) = (another, stat.size);
                 (came, is_clean) = write(&target, start);
             }
@@ -554,8 +578,19 @@ impl Guard {
         // and the time of the file happen to be right.
         let changed = std::mem::take(&mut *self.changed.lock());
         for (file, from) in changed {
-            (file.changed)(from);
+            file.pages.drop_from(from);
         }
+    }
+
+    /// The same where the kernel has no page that would have to be dropped. Gives whether that is so.
+    pub(super) fn show_here(&self) -> bool {
+        self.visible.end();
+        let mut changed = self.changed.lock();
+        let are_kept = changed.iter().any(|(file, _)| file.pages.are_kept());
+        if !are_kept {
+            changed.clear();
+        }
+        !are_kept
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! [`queue`] holds what waits, [`shift`] the worker's run from taking a turn to ending it ([`acquire`]
 //! is how it gets one), [`append`] an open file that is appended to, [`batch`] what is done with
-//! appends under a turn ([`permit`] says what may be), [`behind`] which are answered before that,
+//! appends under a turn, [`at_once`] which are made by the thread that has brought them ([`permit`] says what may be), [`behind`] which are answered before that,
 //! [`pulse`] whether the turn is still ours, [`mend`] what is done after a broken one, [`records`]
 //! the holding back of unfinished records, [`signals`] how a waiting program is interrupted,
 //! [`stuck`] who must not wait, [`keeper`] what must be done later, [`locks`] who holds which
@@ -15,6 +15,7 @@
 
 pub mod acquire;
 pub mod append;
+pub mod at_once;
 pub mod batch;
 pub mod behind;
 pub mod dotlocks;
@@ -40,6 +41,7 @@ pub mod workers;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -106,6 +108,13 @@ pub struct Shared {
     /// Held while a file is written to on this host, under whichever name; spread over files by
     /// their inode numbers.
     writing: Box<[Mutex<()>]>,
+    /// The guard (by address) under which such a file was written to last on this host; 0: another
+    /// way.
+    writers: Box<[AtomicUsize]>,
+    /// More than one thread reads requests.
+    may_lend: bool,
+    /// A thread of requests makes an append.
+    borrowing: at_once::Borrowing,
     /// How much was answered and is not done.
     behind: behind::OfMount,
     /// Puts a file in the place of another that programs may have open; see [`Guards::set_put`].
@@ -141,6 +150,10 @@ impl Shared {
     fn writing(&self, file: Identity) -> &Mutex<()> {
         &self.writing[(file.ino % WRITING as u64) as usize]
     }
+
+    fn writer(&self, file: Identity) -> &AtomicUsize {
+        &self.writers[(file.ino % WRITING as u64) as usize]
+    }
 }
 
 /// All guards of a mount.
@@ -150,7 +163,7 @@ pub struct Guards {
 }
 
 impl Guards {
-    /// No guards yet; they are made as files are opened.
+    /// No guards yet; they are made as files are opened. So many `threads` read requests.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -158,6 +171,7 @@ impl Guards {
         credentials: Arc<Credentials>,
         owner: Arc<Owner>,
         max_write: usize,
+        threads: usize,
     ) -> std::io::Result<Guards> {
         Ok(Guards {
             shared: Arc::new(Shared {
@@ -167,6 +181,11 @@ impl Guards {
                 writing: std::iter::repeat_with(Mutex::default)
                     .take(WRITING)
                     .collect(),
+                writers: std::iter::repeat_with(AtomicUsize::default)
+                    .take(WRITING)
+                    .collect(),
+                may_lend: threads > 1,
+                borrowing: at_once::Borrowing::default(),
                 behind: behind::OfMount::default(),
                 put: OnceLock::new(),
                 directories: DashMap::new(),
@@ -177,6 +196,12 @@ impl Guards {
                 keeper: keeper::Keeper::start()?,
             }),
         })
+    }
+
+    /// A file is written to on this host, but not by an append of its guard: to be said before and
+    /// after.
+    pub fn note_writer(&self, file: Identity) {
+        self.shared.writer(file).store(0, Ordering::Release);
     }
 
     /// The guard of a name, made where there is none; it counts one more user, who must call

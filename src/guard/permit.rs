@@ -48,7 +48,6 @@ pub(super) trait Permit {
 /// An append under a turn.
 pub(super) struct UnderTurn<'a> {
     pub guard: &'a Guard,
-    pub turns: &'a Turns,
     pub caller: &'a Caller,
     pub turn: &'a Turn,
 }
@@ -68,7 +67,7 @@ impl Permit for UnderTurn<'_> {
     }
 
     fn begins(&self, ino: u64, start: u64, end: Option<u64>, kind: Kind) -> io::Result<()> {
-        let (guard, names) = (self.guard, self.turns.names());
+        let guard = self.guard;
         let mut noted = guard.noted.lock();
         // The pieces of one call have one note, from where the first begins.
         if noted.is_some_and(|write| write.end.is_none()) {
@@ -81,7 +80,7 @@ impl Permit for UnderTurn<'_> {
             end,
         };
         let written = guard.as_actor(self.caller, self.turn.actor, || {
-            self.turns.note_write(&*guard.dir, self.turn, Some(write))
+            Turns::note_write(&*guard.dir, &guard.shared.owner, self.turn, Some(write))
         });
         // A call that failed may have written it. That is no note to rely on; but it must be taken back,
         // for no file will be long enough to show that the write is done.
@@ -95,7 +94,7 @@ impl Permit for UnderTurn<'_> {
         }
         written?;
         if end.is_none() && kind == Kind::Nfs {
-            guard.announce(names, self.caller, self.turn, start);
+            guard.announce(self.caller, self.turn, start);
         }
         Ok(())
     }
@@ -104,13 +103,13 @@ impl Permit for UnderTurn<'_> {
         let is_longer =
             |write: Unfinished| write.ino == ino && write.end.is_some_and(|end| end > start);
         if self.guard.noted.lock().is_some_and(is_longer) {
-            self.guard.unnote(self.turns, self.caller, self.turn)?;
+            self.guard.unnote(self.caller, self.turn)?;
         }
         Ok(())
     }
 
     fn fate(&self, place: Place) -> io::Result<Fate> {
-        let (guard, names) = (self.guard, self.turns.names());
+        let (guard, names) = (self.guard, &self.guard.names);
         guard.as_actor(self.caller, self.turn.actor, || {
             fence::fate(
                 &*guard.dir,
@@ -122,7 +121,7 @@ impl Permit for UnderTurn<'_> {
     }
 
     fn leaves_a_tail(&self, end: u64) {
-        let (guard, names) = (self.guard, self.turns.names());
+        let (guard, names) = (self.guard, &self.guard.names);
         let put = guard.as_actor(self.caller, self.turn.actor, || {
             tail::put(&*guard.dir, names, end)
         });

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::queue::Guard;
 use crate::lock::turns::Actor;
-use crate::lock::{Directory, Identity, LockNames, Turns};
+use crate::lock::{Directory, Identity, Turns};
 use crate::sys::process::boottime;
 
 /// The turn that a guard holds.
@@ -109,6 +109,14 @@ impl Guard {
         self.pulse.lock().as_ref().map_or(0, |pulse| pulse.turn)
     }
 
+    /// Whether turn `n` is held, and no sign of life is due.
+    pub(super) fn is_fresh(&self, n: u64, now: Duration) -> bool {
+        self.pulse.lock().as_ref().is_some_and(|pulse| {
+            let age = now.saturating_sub(pulse.sign);
+            pulse.turn == n && !pulse.slow && age < self.rule.stale_after / 4
+        })
+    }
+
     /// Whether the turn is slow, or there is none.
     pub(super) fn is_slow(&self) -> bool {
         self.is_slow_at(boottime())
@@ -176,8 +184,12 @@ impl Guard {
 
     /// Whether the turn is the newest, and not over; fresh.
     fn is_newest(&self, pulse: &Pulse) -> io::Result<bool> {
-        let names = LockNames::new(&self.key().name);
         let _assumed = self.act_as(pulse.actor);
-        Turns::is_newest(&*self.dir, &names, (pulse.turn, &pulse.claim), boottime())
+        Turns::is_newest(
+            &*self.dir,
+            &self.names,
+            (pulse.turn, &pulse.claim),
+            boottime(),
+        )
     }
 }

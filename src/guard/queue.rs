@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::append::{AppendFile, Held};
+use super::at_once::Lending;
 use super::behind::Behind;
 use super::family::{self, Line};
 use super::holds::Entry;
@@ -43,6 +44,7 @@ pub struct Guard {
     pub(super) label: String,
     key: Key,
     pub(super) name: CString,
+    pub(super) names: LockNames,
     pub(super) dir: Arc<RealDirectory>,
     pub(super) rule: Arc<Rule>,
     pub(super) shared: Arc<Shared>,
@@ -111,6 +113,8 @@ pub(super) struct Queue {
     /// What is done now needs no turn: the program itself has made a lock file, or the directory is
     /// gone.
     pub(super) under_a_lock_file: bool,
+    /// Whether the turn is lent to whoever has an append.
+    pub(super) lending: Lending,
     /// How many jobs there have been.
     pub(super) jobs_so_far: u64,
 }
@@ -304,6 +308,7 @@ impl Guard {
             label: label.to_owned(),
             key: key.clone(),
             name: CString::new(key.name.as_bytes()).expect("a name holds no NUL byte"),
+            names: names.clone(),
             dir,
             rule: Arc::clone(rule),
             shared: Arc::clone(shared),
@@ -393,7 +398,7 @@ impl Guard {
     /// # Errors
     /// Those of `link(2)`.
     pub fn keep(&self, id: Identity, by: &Caller) -> io::Result<CString> {
-        let name = LockNames::new(&self.key.name).kept(id.ino);
+        let name = self.names.kept(id.ino);
         let link = || {
             let _assumed = self.shared.credentials.assume(by)?;
             match self.dir.link(&self.name, &name) {
@@ -415,7 +420,7 @@ impl Guard {
     /// # Errors
     /// Those of `statx(2)`.
     pub fn is_kept(&self, id: Identity) -> io::Result<bool> {
-        let name = LockNames::new(&self.key.name).kept(id.ino);
+        let name = self.names.kept(id.ino);
         Ok(self.dir.identity(&name)? == Some(id))
     }
 
@@ -424,10 +429,9 @@ impl Guard {
     /// # Errors
     /// Those of the directory.
     pub fn was_fenced(&self, id: Identity) -> io::Result<bool> {
-        let names = LockNames::new(&self.key.name);
-        for (step, name) in self.dir.listed(&names)? {
+        for (step, name) in self.dir.listed(&self.names)? {
             if matches!(step, Step::Fence(_)) {
-                let fence = Fence::parse(&self.dir.read_if_ours(&name)?, &names);
+                let fence = Fence::parse(&self.dir.read_if_ours(&name)?, &self.names);
                 if fence.is_some_and(|fence| fence.old == id.ino) {
                     return Ok(true);
                 }
@@ -632,6 +636,7 @@ impl Guard {
         let mut turns = self.turns.lock();
         // Not before the lock: an earlier run of this guard would take it for its own.
         self.shared.keeper.works(self);
+        self.end_lending();
         loop {
             self.work_off(&mut turns);
             let unresolved = self.resolve(&mut turns);

@@ -2,10 +2,13 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::acquire::FIRST_PAUSE;
+use super::at_once::Loan;
 use super::batch::{Queued, Written};
 use super::mend::{self, Mending};
 use super::permit::{UnderTurn, WithoutTurn};
@@ -16,7 +19,7 @@ use crate::backing::Caller;
 use crate::lock::dotlock;
 use crate::lock::part::{self, Part};
 use crate::lock::turns::{Actor, is_gone};
-use crate::lock::{Directory, Ended, LockNames, Turn, Turns};
+use crate::lock::{Directory, Ended, Turn, Turns};
 use crate::sys::process::boottime;
 
 /// How long the worker sleeps at a time while the lock is held by programs, and others wait: then
@@ -88,7 +91,7 @@ impl Guard {
         let mending = Mending {
             dir: &self.dir,
             name: &self.name,
-            names: turns.names(),
+            names: &self.names,
             rule: &self.rule,
             label: &self.label,
             turn: turn.n,
@@ -147,8 +150,26 @@ impl Guard {
             let (rhythm, now) = (self.rhythm.lock(), boottime());
             (rhythm.is_contended(now), rhythm.limits(now))
         };
+        let loan = Arc::new(Loan {
+            caller: caller.clone(),
+            turn: turn.clone(),
+            until: turn.taken + longest,
+        });
         let mut unfinished: Option<Unfinished> = None;
+        let mut has_begun = false;
         loop {
+            if has_begun && unfinished.is_none() && !self.is_held() {
+                if let Some(written) = self.wait_for_work(&loan, linger) {
+                    match self.conclude(turn, &loan, written, (false, false)) {
+                        ControlFlow::Continue(()) => continue,
+                        ControlFlow::Break(()) => return,
+                    }
+                }
+                if boottime() >= loan.until {
+                    return;
+                }
+            }
+            has_begun = true;
             if let Err(error) = self.show_sign(turns, caller, turn) {
                 log::warn!(
                     "{}: no sign of life could be shown for its lock: {error}",
@@ -160,7 +181,7 @@ impl Guard {
                         turn.inherits = true;
                     }
                     self.lose(turn.n);
-                    return self.settle(turns, caller, turn);
+                    return self.settle(caller, turn);
                 }
                 // What programs hold they hold until it is known to be lost.
                 std::thread::sleep(WHILE_HELD);
@@ -171,20 +192,19 @@ impl Guard {
                 if let Some(call) = unfinished.take() {
                     // The next piece cannot be written under this turn, and what of the call was
                     // must not stay without it.
-                    self.settle(turns, caller, turn);
+                    self.settle(caller, turn);
                     self.rescue(call, turn.n);
                     turn.inherits = true;
                     return self.lose(turn.n);
                 }
                 self.lose(turn.n);
-                return self.settle(turns, caller, turn);
+                return self.settle(caller, turn);
             }
-            let is_long = || boottime().saturating_sub(turn.taken) >= longest;
             // What others wait for counts only where something is held.
-            let tired = contended && self.is_held() && is_long();
+            let tired = contended && self.is_held() && boottime() >= loan.until;
             let goes_on = unfinished.is_some();
             let called = unfinished.as_ref().map(Unfinished::file);
-            let batch = self.next_batch(&mut unfinished, tired, linger);
+            let batch = self.next_batch(&mut unfinished, tired);
             if batch.is_empty() {
                 if unfinished.is_some() {
                     self.expire(|| "a program in the middle of a large write".to_owned());
@@ -192,8 +212,8 @@ impl Guard {
                 }
                 if let Some(file) = called {
                     // It has ended early, and the program knows how much of it is written.
-                    let unnoted = self.unnote(turns, caller, turn);
-                    self.settle(turns, caller, turn);
+                    let unnoted = self.unnote(caller, turn);
+                    self.settle(caller, turn);
                     if unnoted.is_err() {
                         self.requeue(file.pieces_again(turn.n).into_iter().collect());
                         turn.inherits = true;
@@ -205,18 +225,18 @@ impl Guard {
                     self.expire(|| self.describe_holders());
                     continue;
                 }
-                return self.settle(turns, caller, turn);
+                return self.settle(caller, turn);
             }
             if self.is_slow() && !goes_on && !self.is_held() {
                 // We slept while we waited for it; it is done under another turn.
                 self.requeue(batch);
-                return self.settle(turns, caller, turn);
+                return self.settle(caller, turn);
             }
             let mut appends = Vec::new();
             for job in batch {
                 let tid = job.waiter.tid;
                 if matches!(job.work, Work::MakeLock(_)) && self.queue.lock().holds_all(&job) {
-                    self.give_up_dotlock(turns, caller, turn);
+                    self.give_up_dotlock(caller, turn);
                 }
                 match Queued::from_job(job) {
                     Ok(append) => appends.push((append, tid)),
@@ -224,7 +244,7 @@ impl Guard {
                         // It may make the file shorter, and what is left was whole. (Where this fails
                         // the turn is most likely lost.)
                         if !matches!(*other, Work::Look(_)) {
-                            _ = self.unnote(turns, caller, turn);
+                            _ = self.unnote(caller, turn);
                         }
                         self.do_alone(*other);
                     }
@@ -235,54 +255,72 @@ impl Guard {
                 let appends = appends.into_iter().map(|(append, _)| append).collect();
                 let permit = UnderTurn {
                     guard: self,
-                    turns,
                     caller,
                     turn,
                 };
                 let written = self.write_batch(appends, more, &permit);
-                // Pieces of the call before that one are in the file, and others must not come
-                // between: it is made again as a whole. (The note of its beginning stays.)
-                let torn = goes_on && written.is_not_sent();
-                // Where a note stays that the write is under way, whoever mends the file leaves the
-                // write out.
-                let fenced = written.must_be_fenced();
-                let stays =
-                    torn || fenced || more || (self.note_may_stay() && written.is_all_or_nothing());
-                let noted = !stays && self.unnote(turns, caller, turn).is_err();
-                if !more {
-                    self.settle(turns, caller, turn);
-                }
-                let left = match self.still_ours() {
-                    Ok(()) if !torn && !noted => written.answer(more),
-                    ours => {
-                        self.settle(turns, caller, turn);
-                        if ours.is_err() {
-                            log::error!(
-                                "{}: turn {} was ended by another host while we wrote",
-                                self.label,
-                                turn.n
-                            );
-                        }
-                        self.lose(turn.n);
-                        turn.inherits = true;
-                        let left = written.lose(turn.n, goes_on);
-                        return self.requeue(left);
-                    }
-                };
-                self.requeue(left);
-                if fenced {
-                    // What may be executed late, though it was answered with an error, must be kept
-                    // from the file as if the turn had been broken.
-                    turn.inherits = true;
-                    self.lose(turn.n);
+                let concluded = self.conclude(turn, &loan, written, (goes_on, more));
+                if concluded.is_break() {
                     return;
                 }
             }
-            let held = boottime().saturating_sub(turn.taken);
-            if unfinished.is_none() && held >= longest && !self.is_held() {
-                return;
-            }
         }
+    }
+
+    /// Answers what was written, if the turn was ours all the while; breaks where it must end. With
+    /// `goes_on` pieces of the same call were answered before, with `more` others follow.
+    fn conclude(
+        &self,
+        turn: &mut Turn,
+        loan: &Arc<Loan>,
+        written: Written,
+        (goes_on, more): (bool, bool),
+    ) -> ControlFlow<()> {
+        let caller = &loan.caller;
+        // Pieces of the call before that one are in the file, and others must not come
+        // between: it is made again as a whole. (The note of its beginning stays.)
+        let torn = goes_on && written.is_not_sent();
+        // Where a note stays that the write is under way, whoever mends the file leaves the
+        // write out.
+        let fenced = written.must_be_fenced();
+        let stays = torn || fenced || more || (self.note_may_stay() && written.is_all_or_nothing());
+        let noted = !stays && self.unnote(caller, turn).is_err();
+        if !more {
+            self.settle(caller, turn);
+        }
+        let left = match self.still_ours() {
+            Ok(()) if !torn && !noted => {
+                if !more && written.is_done() {
+                    // Before the answers: the next record may be here as soon as one is answered.
+                    self.lend_turn(loan);
+                }
+                written.answer(more)
+            }
+            ours => {
+                self.settle(caller, turn);
+                if ours.is_err() {
+                    log::error!(
+                        "{}: turn {} was ended by another host while we wrote",
+                        self.label,
+                        turn.n
+                    );
+                }
+                self.lose(turn.n);
+                turn.inherits = true;
+                let left = written.lose(turn.n, goes_on);
+                self.requeue(left);
+                return ControlFlow::Break(());
+            }
+        };
+        self.requeue(left);
+        if fenced {
+            // What may be executed late, though it was answered with an error, must be kept
+            // from the file as if the turn had been broken.
+            turn.inherits = true;
+            self.lose(turn.n);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 
     /// The turn must end in the middle of a call, whose pieces so far will not be in the file: waits
@@ -317,7 +355,7 @@ impl Guard {
     /// Whether the note of a write that has come to its end does no harm, if that was done as a whole or
     /// not at all: the file tells which.
     /// (Not where programs hold the lock: they may make the file shorter without asking us.)
-    fn note_may_stay(&self) -> bool {
+    pub(super) fn note_may_stay(&self) -> bool {
         self.noted.lock().is_none_or(|write| write.end.is_some()) && !self.is_held()
     }
 
@@ -325,13 +363,13 @@ impl Guard {
     ///
     /// # Errors
     /// Where that could not be noted too.
-    pub(super) fn unnote(&self, turns: &Turns, caller: &Caller, turn: &Turn) -> io::Result<()> {
+    pub(super) fn unnote(&self, caller: &Caller, turn: &Turn) -> io::Result<()> {
         let mut noted = self.noted.lock();
         if noted.is_none() {
             return Ok(());
         }
         let unnoted = self.as_actor(caller, turn.actor, || {
-            turns.note_write(&*self.dir, turn, None)
+            Turns::note_write(&*self.dir, &self.shared.owner, turn, None)
         });
         match &unnoted {
             Ok(()) => *noted = None,
@@ -344,8 +382,8 @@ impl Guard {
     }
 
     /// A program that holds the lock makes the lock file too: ours makes room for it.
-    fn give_up_dotlock(&self, turns: &Turns, caller: &Caller, turn: &Turn) {
-        let Some(lock) = turns.names().dotlock().filter(|_| self.rule.dotlock) else {
+    fn give_up_dotlock(&self, caller: &Caller, turn: &Turn) {
+        let Some(lock) = self.names.dotlock().filter(|_| self.rule.dotlock) else {
             return;
         };
         let given_up = self.as_actor(caller, turn.actor, || {
@@ -412,8 +450,9 @@ impl Guard {
         if !self.queue.lock().jobs.iter().any(is_theirs) {
             return;
         }
-        let lock = LockNames::new(&self.key().name);
-        let Some(lock) = lock.dotlock() else { return };
+        let Some(lock) = self.names.dotlock() else {
+            return;
+        };
         match self.dir.identity(lock) {
             Ok(Some(id)) if id == made.id => {}
             // It was removed elsewhere; then it locks nothing any more.
@@ -439,7 +478,7 @@ impl Guard {
 
     /// Lets readers on other hosts know that the file is being written from `start` on. That they
     /// see half of a long write is no loss of data, so a failure is no reason not to write.
-    pub(super) fn announce(&self, names: &LockNames, caller: &Caller, turn: &Turn, start: u64) {
+    pub(super) fn announce(&self, caller: &Caller, turn: &Turn, start: u64) {
         if self.announced.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -447,18 +486,19 @@ impl Guard {
             turn: turn.n,
             start,
         };
-        let put = self.as_actor(caller, turn.actor, || part::put(&*self.dir, names, part));
+        let put = self.as_actor(caller, turn.actor, || {
+            part::put(&*self.dir, &self.names, part)
+        });
         if let Err(error) = put {
             log::debug!("{}: could not announce a long write: {error}", self.label);
         }
     }
 
     /// What was written is whole: readers may see it.
-    fn settle(&self, turns: &Turns, caller: &Caller, turn: &Turn) {
+    fn settle(&self, caller: &Caller, turn: &Turn) {
         if self.announced.swap(false, Ordering::AcqRel) {
-            let removed = self.as_actor(caller, turn.actor, || {
-                part::remove(&*self.dir, turns.names())
-            });
+            let removed =
+                self.as_actor(caller, turn.actor, || part::remove(&*self.dir, &self.names));
             if let Err(error) = removed {
                 // It goes with the turn: once that is over, nobody heeds it.
                 log::debug!("{}: could not end the announcement: {error}", self.label);
@@ -468,27 +508,15 @@ impl Guard {
     }
 
     /// The jobs to do next: appends that come one after another, or one job of another kind.
-    /// While a call is unfinished, only its next piece. Waits a little for work; empty when there
-    /// is none, or none that may be done now.
-    fn next_batch(
-        &self,
-        unfinished: &mut Option<Unfinished>,
-        tired: bool,
-        linger: Duration,
-    ) -> Vec<Job> {
+    /// While a call is unfinished, only its next piece. Waits a little where programs hold the turn;
+    /// empty when there is none, or none that may be done now.
+    fn next_batch(&self, unfinished: &mut Option<Unfinished>, tired: bool) -> Vec<Job> {
         if let Some(call) = unfinished.take() {
             return self.next_piece(call, unfinished);
         }
         let mut queue = self.queue.lock();
         let is_lock = |job: &Job| matches!(job.work, Work::MakeLock(_));
         let mut next = queue.first_admitted(tired);
-        if next.is_none() && !queue.is_held() {
-            // A lock that is let go wakes us, too, and leaves nothing to do.
-            let until = Instant::now() + linger;
-            while queue.jobs.is_empty() && !self.arrived.wait_until(&mut queue, until).timed_out() {
-            }
-            next = queue.first_admitted(tired);
-        }
         if !queue.is_held() && queue.jobs.iter().any(is_lock) {
             return Vec::new();
         }
@@ -550,7 +578,7 @@ impl Guard {
         let mut actor = turn.actor;
         loop {
             let ended = self.as_actor(caller, actor, || {
-                if let Some(lock) = turns.names().dotlock().filter(|_| self.rule.dotlock)
+                if let Some(lock) = self.names.dotlock().filter(|_| self.rule.dotlock)
                     && let Err(error) = dotlock::release(&*self.dir, turn, lock)
                 {
                     // The next holder of a turn knows it for left behind, and removes it.

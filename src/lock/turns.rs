@@ -892,12 +892,12 @@ impl Turns {
     /// # Errors
     /// Those of the directory; the write must not begin then, or is not known to have ended.
     pub fn note_write(
-        &self,
         dir: &impl Directory,
+        owner: &Owner,
         turn: &Turn,
         write: Option<Unfinished>,
     ) -> io::Result<()> {
-        let record = self.owner.to_text(&record::new_token()).len() as u64;
+        let record = owner.to_text(&record::new_token()).len() as u64;
         let note = Unfinished::to_text(write);
         dir.annotate(&turn.claim, turn.identity, record, note.as_bytes())
     }

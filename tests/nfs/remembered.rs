@@ -118,6 +118,71 @@ on_both_versions! {
         assert_eq!(lines(lab, &directory, "log"), ["new", "6", "37", "38", "39"]);
     }
 
+    /// One program has the file open by the name that it had before, others by its new one.
+    fn open_by_its_old_name(lab: &Lab) {
+        let directory = lab.directory();
+        directory.rules(lab, "[[guard]]\nfiles = ['log*']");
+        let _view = lab.view(&directory, &BOTH[..1]);
+        let both = format!(
+            "if i == 0: old = os.open('{VIEW}/log', os.O_WRONLY | os.O_APPEND)
+    if i == 0: os.rename('{VIEW}/log', '{VIEW}/log.1')
+    if i: append('{VIEW}/log.1', f'{{i}} new\\n')
+    os.write(old, f'{{i}} old\\n'.encode())
+    if i: append('{VIEW}/log.1', f'{{i}} last\\n'); os.unlink('{VIEW}/log')"
+        );
+        lab.cluster.run_ok("host1", &appending(&format!("{VIEW}/log"), 60, &both));
+        let expected: Vec<String> = (0..60)
+            .flat_map(|i| match i {
+                0 => vec!["0".to_owned(), "0 old".to_owned()],
+                _ => ["new", "old", "last"].map(|which| format!("{i} {which}")).into(),
+            })
+            .collect();
+        assert_eq!(lines(lab, &directory, "log.1"), expected);
+    }
+
+    /// A program goes past the mount, on the same host: what it appends is not written over.
+    fn written_past_the_mount(lab: &Lab) {
+        let directory = lab.directory();
+        directory.rules(lab, "[[guard]]\nfiles = ['log']");
+        let _view = lab.view(&directory, &BOTH[..1]);
+        let past = format!("append('{}/log', f'{{i}} past\\n')", directory.nfs);
+        lab.cluster.run_ok("host1", &appending(&format!("{VIEW}/log"), 60, &past));
+        let expected: Vec<String> = (0..60).flat_map(|i| [i.to_string(), format!("{i} past")]).collect();
+        assert_eq!(lines(lab, &directory, "log"), expected);
+    }
+
+    /// The program that has it open for an update makes it longer, and appends, too; so does its child.
+    fn made_longer_by_a_holder(lab: &Lab) {
+        let directory = lab.directory();
+        directory.rules(lab, "[[guard]]\nfiles = ['log']");
+        let _view = lab.view(&directory, &BOTH[..1]);
+        let longer = format!(
+            "if i % 3 == 0:
+        held = os.open('{VIEW}/log', os.O_RDWR)
+        os.lseek(held, 0, os.SEEK_END)
+        os.write(held, b'longer\\n')
+        append('{VIEW}/log', 'within\\n')
+        os.lseek(held, 0, os.SEEK_END)
+        os.write(held, b'and longer\\n')
+        if i % 2: os.close(held)
+    if i % 6 == 0:
+        append('{VIEW}/log', 'within\\n')
+        os.close(held)"
+        );
+        lab.cluster.run_ok("host1", &appending(&format!("{VIEW}/log"), 60, &longer));
+        let mut expected = Vec::new();
+        for i in 0..60 {
+            expected.push(i.to_string());
+            if i % 3 == 0 {
+                expected.extend(["longer", "within", "and longer"].map(str::to_owned));
+            }
+            if i % 6 == 0 {
+                expected.push("within".to_owned());
+            }
+        }
+        assert_eq!(lines(lab, &directory, "log"), expected);
+    }
+
     /// What is appended after `mv log log.1` is in the new file, and nothing is moved aside.
     fn moved_away_in_between(lab: &Lab) {
         let directory = lab.directory();

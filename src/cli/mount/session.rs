@@ -60,6 +60,7 @@ pub(super) fn serve(
     let settings = Settings {
         many_users: options.allow_other,
         passthrough: !options.no_passthrough,
+        threads,
         only_ids: None,
     };
     let overlay = Overlay::new(root, rules, settings)?;

@@ -84,6 +84,7 @@ fn serve(plan: Plan, command: OwnedFd, run: OwnedFd) -> Result<(), Box<dyn Error
     let settings = Settings {
         many_users: as_root,
         passthrough: true,
+        threads: THREADS,
         only_ids: (!as_root).then(|| Ids {
             uid: creds::euid(),
             gid: creds::egid(),
