@@ -263,6 +263,12 @@ impl Handles {
             .map_or_else(Vec::new, |handles| handles.clone())
     }
 
+    /// Waits, part by part, until nobody has the table locked.
+    pub fn take_locks(&self) {
+        // Counting takes the lock of each part.
+        let _ = (self.by_id.len(), self.by_key.len());
+    }
+
     /// Takes all handles out.
     pub fn drain(&self) -> Vec<Arc<Handle>> {
         let ids: Vec<u64> = self.by_id.iter().map(|entry| *entry.key()).collect();

@@ -143,6 +143,14 @@ impl Overlay {
         let _ = self.notifier.set(notifier);
     }
 
+    /// Takes each lock, one after another, that is never held while a file system below is asked;
+    /// returns when it could have them all. One that is never let go is a fault of this program.
+    pub fn take_all_locks(&self) {
+        self.nodes.take_lock();
+        self.handles.take_locks();
+        self.guards.take_locks();
+    }
+
     /// Finishes what is queued, writes what is held back of unfinished records, and gives all
     /// locks back, within `limit`. Gives whether that came about.
     pub fn finish(self: &Arc<Self>, limit: Duration) -> bool {

@@ -342,6 +342,11 @@ impl Nodes {
         &self.root
     }
 
+    /// Waits until nobody has the table locked.
+    pub fn take_lock(&self) {
+        drop(self.tables.lock());
+    }
+
     /// The node with this id.
     ///
     /// # Errors

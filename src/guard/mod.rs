@@ -289,6 +289,17 @@ impl Guards {
             .collect()
     }
 
+    /// Waits, one after another, until nobody has a queue or the plans of the threads locked.
+    pub fn take_locks(&self) {
+        let guards = self.shared.by_key.iter();
+        let guards: Vec<Arc<Guard>> = guards.map(|guard| Arc::clone(&guard)).collect();
+        for guard in guards {
+            drop(guard.queue.lock());
+        }
+        self.shared.workers.take_lock();
+        self.shared.keeper.take_lock();
+    }
+
     /// Finishes all that is queued, for at most `limit`, gives every lock back and removes our
     /// claims. Gives whether all was finished.
     pub fn finish(&self, limit: Duration) -> bool {

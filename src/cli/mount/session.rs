@@ -16,7 +16,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::dead::Dead;
 use super::own::Own;
-use super::{Plan, fusermount, unusable};
+use super::service::Service;
+use super::{Plan, fusermount, unusable, watchdog};
 use crate::config::MountOptions;
 use crate::config::error::shown;
 use crate::fs::{Mounted, Overlay, Settings};
@@ -39,9 +40,10 @@ enum End {
 }
 
 /// Mounts, calls `ready` once the mount answers, and serves until it is unmounted or a signal
-/// asks for the end.
+/// asks for the end. `service` is told of it.
 pub(super) fn serve(
     plan: Plan,
+    service: Service,
     mut ready: impl FnMut() -> io::Result<()>,
 ) -> Result<(), Box<dyn Error>> {
     let threads = plan.threads();
@@ -56,7 +58,14 @@ pub(super) fn serve(
         dead,
         options,
         rules,
+        origin,
     } = plan;
+    let what = format!(
+        "{} at {}, {}",
+        shown(&source),
+        shown(&mountpoint),
+        origin.words(&rules)
+    );
     let settings = Settings {
         many_users: options.allow_other,
         passthrough: !options.no_passthrough,
@@ -72,7 +81,13 @@ pub(super) fn serve(
     };
     let (session, own) = mount(&overlay, &place, &options, threads)?;
     overlay.set_notifier(session.notifier());
+    let mut ready = || {
+        ready()?;
+        service.is_ready(&what);
+        watchdog::start(service, &overlay, threads)
+    };
     let end = until_the_end(session, signals, &place, &mut ready);
+    service.stops();
     match &end {
         // So that those who still ask are answered: nobody will.
         Ok(End::Session(_)) => drop(own),
