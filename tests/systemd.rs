@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -163,6 +165,38 @@ fn a_service_says_that_it_is_ready_and_that_it_ends() {
     );
 }
 
+/// `systemctl reload`: systemd takes it for done when it hears READY=1 again.
+#[test]
+fn a_reload_is_told_with_its_time_and_its_outcome() {
+    let mut manager = Manager::new();
+    let source = manager.path("source");
+    let rules = source.join(".dotlockfs.toml");
+    let mut start = manager.exec_start(&source, "allow_other");
+    let ready = manager.start(&mut start);
+    assert!(ready.contains("no rules"), "{ready}");
+    let reload = |text: &str| {
+        fs::write(&rules, text).expect("write");
+        send(manager.daemon(), libc::SIGHUP);
+        let reloading = manager.hears("RELOADING=1");
+        let time = reloading
+            .lines()
+            .find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+        assert!(
+            time.is_some_and(|time| time.parse::<u64>().is_ok()),
+            "{reloading}"
+        );
+        manager.hears("READY=1")
+    };
+    let ready = reload("version = 1\n[[guard]]\nfiles = [\"a\"]\n[[guard]]\nfiles = [\"b\"]\n");
+    assert!(ready.contains(", 2 rules of "), "{ready}");
+    let ready = reload("version = 2\n");
+    assert!(ready.contains(" as before: "), "{ready}");
+    assert!(ready.contains(", 2 rules of "), "{ready}");
+    let log = manager.stop();
+    assert!(log.contains("the rules were read again"), "{log}");
+    assert!(log.contains("the rules stay as they were"), "{log}");
+}
+
 /// systemd starts the service again when it was killed; the dead mount is still there.
 #[test]
 fn a_service_that_was_killed_is_ready_again_over_its_dead_mount() {
@@ -211,6 +245,145 @@ fn a_service_manager_that_is_gone_does_no_harm() {
     unmount_at(&point);
     let mut child = manager.child.take().expect("started");
     assert!(common::end_of(&mut child, "the daemon").success());
+}
+
+/// What stands behind a word in the unit.
+fn setting(word: &str) -> String {
+    let unit = fs::read_to_string(format!("{UNITS}/dotlockfs@.service")).expect("the unit");
+    let lines = unit.lines().filter_map(|line| line.strip_prefix(word));
+    lines.last().expect(word).to_owned()
+}
+
+/// What programs of root and of others do through a mount, and what it takes of the daemon.
+const WORK: &str = r#"
+    cd "$1"
+    echo line >>log
+    echo new >document; echo newer >document
+    touch file; chown 1000:1000 file; chmod 4755 file
+    test "$(stat -c '%u %a' file)" = '1000 4755'
+    mknod device c 1 3; mkfifo pipe
+    mkdir -m 700 private; mv file private/file
+    ln private/file other; ln -s other link
+    flock log true
+    rm other link device pipe
+    truncate -s 100 document
+    setpriv --reuid=1000 --regid=1000 --clear-groups sh -c 'echo user >>for-all'
+    test "$(stat -c %u for-all)" = 0
+"#;
+
+/// The rules for it.
+const RULES: &str = "version = 1\n[[guard]]\nfiles = [\"log\", \"for-all\"]\n[[guard]]\nfiles = \
+                     [\"document\"]\nupdate = \"atomic\"\n";
+
+impl Manager {
+    /// Has the work done, through the mount.
+    fn work(&self) {
+        let source = self.path("source");
+        fs::write(source.join("for-all"), "").expect("write");
+        let open = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(&source, open.clone()).expect("chmod");
+        fs::set_permissions(source.join("for-all"), open).expect("chmod");
+        common::shell(Who::Root, WORK, &[&self.path("mountpoint")]);
+        let read = |name| fs::read_to_string(source.join(name)).expect("read");
+        assert_eq!(
+            (read("log"), read("for-all")),
+            ("line\n".into(), "user\n".into())
+        );
+    }
+}
+
+/// The rights that the unit leaves to the daemon are enough.
+#[test]
+fn a_service_gets_by_with_the_rights_of_its_unit() {
+    let mut manager = Manager::new();
+    let source = manager.path("source");
+    fs::write(source.join(".dotlockfs.toml"), RULES).expect("write");
+    let rights: Vec<String> = setting("CapabilityBoundingSet=")
+        .split(' ')
+        .map(|right| format!("+{}", right.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let plain = manager.exec_start(&source, "allow_other");
+    let mut start = command(Who::Root, "setpriv");
+    start
+        .arg("--no-new-privs")
+        .arg(format!("--bounding-set=-all,{}", rights.join(",")))
+        .arg("--inh-caps=-all")
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env("NOTIFY_SOCKET", manager.path("notify"))
+        .stderr(Stdio::piped());
+    manager.start(&mut start);
+    let status = fs::read_to_string(format!("/proc/{}/status", manager.daemon())).expect("status");
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    manager.work();
+    manager.stop();
+}
+
+/// The calls that the unit allows, by their names.
+fn allowed_calls() -> BTreeSet<String> {
+    let mut calls = BTreeSet::new();
+    let mut groups: Vec<String> = setting("SystemCallFilter=")
+        .split(' ')
+        .map(str::to_owned)
+        .collect();
+    while let Some(group) = groups.pop() {
+        let mut ask = command(Who::Root, "systemd-analyze");
+        let text = finish(ask.args(["syscall-filter", &group])).success();
+        for word in text.lines().map(str::trim) {
+            match word.starts_with('@') {
+                true if word != group => groups.push(word.to_owned()),
+                true => {}
+                false => drop(calls.insert(word.to_owned())),
+            }
+        }
+    }
+    calls
+}
+
+/// The calls that the unit allows are all that the daemon makes, also over a dead mount.
+#[test]
+fn a_service_makes_only_the_calls_that_its_unit_allows() {
+    require_program("strace", "strace");
+    let allowed = allowed_calls();
+    assert!(allowed.contains("pwrite64") && !allowed.contains("reboot"));
+    let mut manager = Manager::new();
+    let source = manager.path("source");
+    fs::write(source.join(".dotlockfs.toml"), RULES).expect("write");
+    let plain = manager.exec_start(&source, "allow_other");
+    let trace = manager.path("trace");
+    for round in 0..2 {
+        let mut start = command(Who::Root, "strace");
+        start
+            .args(["-f", "-qq", "-D", "-o"])
+            .arg(&trace)
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .env("NOTIFY_SOCKET", manager.path("notify"))
+            .stderr(Stdio::piped());
+        manager.start(&mut start);
+        if round == 0 {
+            manager.work();
+            send(manager.daemon(), libc::SIGHUP);
+            manager.hears("READY=1");
+            send(manager.daemon(), libc::SIGKILL);
+            common::end_of(manager.child.as_mut().expect("started"), "the service");
+        } else {
+            manager.stop();
+        }
+        let text = fs::read_to_string(&trace).expect("the trace");
+        let made: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('))
+            .map(|(name, _)| name)
+            .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+            .collect();
+        assert!(made.contains("mount"), "{made:?}");
+        let more: Vec<_> = made
+            .iter()
+            .filter(|call| !allowed.contains(**call))
+            .collect();
+        assert!(more.is_empty(), "{more:?}");
+    }
 }
 
 fn with_watchdog(start: &mut Command) -> &mut Command {
@@ -296,7 +469,7 @@ fn threads_in_a_request(daemon: u32) -> usize {
         let read = |name| fs::read_to_string(task.join(name)).unwrap_or_default();
         let read_call = format!("{} ", libc::SYS_read);
         let call = read("syscall");
-        read("comm").starts_with("fuser-") && call != "" && !call.starts_with(&read_call)
+        read("comm").starts_with("fuser-") && !call.is_empty() && !call.starts_with(&read_call)
     };
     tasks
         .filter(|task| is_busy(task.as_ref().expect("a thread").path()))

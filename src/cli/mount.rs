@@ -6,6 +6,7 @@ mod dead;
 mod fusermount;
 pub mod helper;
 mod own;
+mod reload;
 mod remount;
 mod rule_file;
 mod service;

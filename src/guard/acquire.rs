@@ -150,7 +150,7 @@ impl Guard {
         let Some(lock) = turns
             .names()
             .dotlock()
-            .filter(|_| self.rule.dotlock)
+            .filter(|_| self.rule().dotlock)
             .cloned()
         else {
             return Ok(true);
@@ -195,7 +195,7 @@ impl Guard {
             known.clear();
         }
         let mut seen = known.get(self.key()).map(|seen| *seen);
-        let limit = (&*self.shared.owner.host, self.rule.foreign_stale_after);
+        let limit = (&*self.shared.owner.host, self.rule().foreign_stale_after);
         let left = dotlock::is_left_behind(&*self.dir, lock, &mut seen, limit, boottime())?;
         let Some(judged) = seen else { return Ok(true) };
         known.insert(self.key().clone(), judged);
@@ -218,7 +218,7 @@ impl Guard {
 
     /// The same at a time that was looked at before.
     pub(super) fn expire_at(&self, now: Duration, holder: impl Fn() -> String) {
-        let timeout = self.rule.lock_timeout;
+        let timeout = self.rule().lock_timeout;
         let waited = |job: &Job| now.saturating_sub(job.queued);
         let spared = self.queue.lock().those_that_wait_for_a_close();
         let impatient = |job: &Job| {

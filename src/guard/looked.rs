@@ -98,7 +98,7 @@ impl Guard {
             && kind == Kind::Nfs
             && stat.is_file()
             && stat.nlink == 1
-            && self.rule.replace != Replace::Off;
+            && self.rule().replace != Replace::Off;
         let looked = is_good.then(|| Looked {
             turn,
             at: before.at,

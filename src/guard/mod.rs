@@ -40,6 +40,7 @@ pub mod workers;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -108,6 +109,8 @@ pub struct Shared {
     writing: Box<[Mutex<()>]>,
     /// How much was answered and is not done.
     behind: behind::OfMount,
+    /// Rules with other records were in force before; see [`Guards::set_records_changed`].
+    records_changed: AtomicBool,
     /// Puts a file in the place of another that programs may have open; see [`Guards::set_put`].
     put: OnceLock<Box<Put>>,
     /// Directories of guarded files, by device and inode number.
@@ -168,6 +171,7 @@ impl Guards {
                     .take(WRITING)
                     .collect(),
                 behind: behind::OfMount::default(),
+                records_changed: AtomicBool::new(false),
                 put: OnceLock::new(),
                 directories: DashMap::new(),
                 credentials,
@@ -195,7 +199,7 @@ impl Guards {
         };
         match self.shared.by_key.entry(key) {
             Entry::Occupied(mut entry) => {
-                if !entry.get().enter() {
+                if !entry.get().enter(rule) {
                     // It has just been retired, and must not be used again.
                     let guard = make(entry.key());
                     entry.insert(guard);
@@ -264,6 +268,12 @@ impl Guards {
     /// Gives the way by which a file is put in the place of another that programs may have open.
     pub fn set_put(&self, put: Box<Put>) {
         let _ = self.shared.put.set(put);
+    }
+
+    /// From now on files may end in what is half a record by their rule, and was acknowledged under
+    /// another.
+    pub fn set_records_changed(&self) {
+        self.shared.records_changed.store(true, Ordering::Release);
     }
 
     /// The lock files that programs have made through this mount.

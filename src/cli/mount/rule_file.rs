@@ -1,13 +1,16 @@
 //! Where the rules of a mount stand, and how they are read.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::backing;
 use crate::config::error::shown;
 use crate::config::{self, ConfigError, MountOptions, Rules};
+use crate::sys;
 
 /// Where rules stand.
 #[derive(Debug)]
@@ -80,6 +83,31 @@ impl Origin {
         }
     }
 
+    /// Reads the rules again, after `before` was in force. A file that is gone does not unmake its
+    /// rules: it may just be on its way, and a server's client may not know it yet.
+    ///
+    /// # Errors
+    /// A line for the log.
+    pub(super) fn load_again(&self, before: &Rules) -> Result<Rules, String> {
+        let Origin::File(file) = self else {
+            return Err("they stand in the option guard=, which cannot be read again".to_owned());
+        };
+        file.look_anew();
+        match file.load() {
+            Err(error)
+                if error.is_not_found()
+                    && !file.asked_for
+                    && before.guards_everything_alike().is_some() =>
+            {
+                Ok(Rules::everything())
+            }
+            other => other.map_err(|error| {
+                let error = error.to_string();
+                error.lines().next().unwrap_or_default().to_owned()
+            }),
+        }
+    }
+
     /// The rules that were read from there, in a few words.
     pub(super) fn words(&self, rules: &Rules) -> String {
         let number = match rules.rules().len() {
@@ -98,9 +126,29 @@ impl Origin {
 
 impl RuleFile {
     fn load(&self) -> Result<Rules, ConfigError> {
+        Rules::load_at(&self.at(), &self.path)
+    }
+
+    /// The path by which it is reached.
+    fn at(&self) -> PathBuf {
         match &self.below {
-            Some((root, within)) => Rules::load_at(&bare(root).join(within), &self.path),
-            None => Rules::load(&self.path),
+            Some((root, within)) => bare(root).join(within),
+            None => self.path.clone(),
+        }
+    }
+
+    /// Lets an NFS client know that its directory has changed: else it might open the old file where
+    /// another host has put a new one.
+    fn look_anew(&self) {
+        let at = self.at();
+        let mut options = fs::OpenOptions::new();
+        options
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY);
+        if let Some(dir) = at.parent()
+            && let Ok(dir) = options.open(dir)
+        {
+            let _ = sys::fs::statx(&dir, c"", libc::AT_STATX_FORCE_SYNC);
         }
     }
 }

@@ -36,6 +36,16 @@ impl Service {
         self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
+    /// The rules are being read again; then it [is ready](Self::is_ready).
+    pub(super) fn reloads(self) {
+        // systemd wants to know that this is the answer to its latest signal.
+        let since = NotifyState::monotonic_usec_now().into_iter();
+        let states: Vec<_> = std::iter::once(NotifyState::Reloading)
+            .chain(since)
+            .collect();
+        self.tell(&states);
+    }
+
     /// The mount comes to its end.
     pub(super) fn stops(self) {
         self.tell(&[NotifyState::Stopping, NotifyState::Status("ending")]);
