@@ -150,7 +150,8 @@ impl Filesystem for Mounted {
             Err(error) => return reply.error(errno(&error)),
         };
         let handle = fh.and_then(|fh| self.0.handles.get(fh.0).ok());
-        if size.is_some() && fh.is_none() && !self.0.is_up_to_date(&node) {
+        let by_name = size.is_some() && fh.is_none();
+        if by_name && self.0.rules.have_changed() && !self.0.is_up_to_date(&node) {
             // The kernel looks up the path again.
             return reply.error(Errno::ESTALE);
         }

@@ -11,7 +11,11 @@ use std::thread;
 use super::rule_file::Origin;
 use super::service::Service;
 use crate::config::Rules;
+use crate::config::error::shown;
 use crate::fs::Overlay;
+
+/// So many files that are in use are named in the log.
+const NAMED: usize = 10;
 
 /// Reads the rules of `overlay` again whenever `asked` says so. `what` is mounted, for people.
 ///
@@ -59,11 +63,14 @@ fn change(origin: &Origin, overlay: &Overlay, before: &Rules) -> Result<(), Stri
     let words = origin.words(&rules);
     let in_use = overlay.change_rules(rules)?;
     log::info!("the rules were read again: {words}");
-    for file in &in_use {
+    for file in in_use.iter().take(NAMED) {
         log::info!(
             "{}: is in use, and goes by its old rule until it is closed",
-            crate::config::error::shown(file)
+            shown(file)
         );
+    }
+    if in_use.len() > NAMED {
+        log::info!("and so do {} others", in_use.len() - NAMED);
     }
     Ok(())
 }

@@ -80,15 +80,17 @@ pub(super) fn serve(
     // One that waits is enough: what it reads is newer than what asked for it.
     let (reload, asked) = mpsc::sync_channel(1);
     let mut rest = Some((asked, origin));
+    let serving = Arc::new(());
     let mut ready = || {
         ready()?;
         service.is_ready(&format!("{what}, {words}"));
         if let Some((asked, origin)) = rest.take() {
             reload::start(asked, origin, &overlay, service, what.clone())?;
         }
-        watchdog::start(service, &overlay, threads)
+        watchdog::start(service, (&overlay, &serving), threads)
     };
     let end = until_the_end(session, (signals, reload), &place, &mut ready);
+    drop(serving);
     service.stops();
     match &end {
         // So that those who still ask are answered: nobody will.

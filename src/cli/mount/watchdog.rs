@@ -19,29 +19,38 @@ const ANSWERING: &str = "fuser-";
 /// The least time between two signs of life.
 const LEAST: Duration = Duration::from_millis(10);
 
-/// Tells `service` from now on that the daemon is well, if it wants to hear that. `threads` answer the
-/// kernel.
+/// Tells `service` from now on that the daemon is well, if it wants to hear that, for as long as
+/// `serving` is there. `threads` answer the kernel.
 ///
 /// # Errors
 /// Where no thread can be started.
-pub(super) fn start(service: Service, overlay: &Arc<Overlay>, threads: usize) -> io::Result<()> {
+pub(super) fn start(
+    service: Service,
+    (overlay, serving): (&Arc<Overlay>, &Arc<()>),
+    threads: usize,
+) -> io::Result<()> {
     let Some(time) = service.watchdog() else {
         return Ok(());
     };
-    let overlay = Arc::clone(overlay);
+    let (overlay, serving) = (Arc::downgrade(overlay), Arc::downgrade(serving));
     let watch = move || {
         let mut unwell = 0;
-        loop {
+        while let Some(overlay) = overlay.upgrade() {
             // Waits for a lock that is held for good, and then nobody hears anything.
             overlay.take_all_locks();
+            drop(overlay);
             let here = answering();
+            // The threads go with the mount.
+            if serving.strong_count() == 0 {
+                return;
+            }
             if here >= threads {
                 service.lives();
                 unwell = 0;
             } else {
                 unwell += 1;
             }
-            // Not at once: the mount may just be coming to its end.
+            // Not at once: it may just have been unmounted.
             if unwell == 2 {
                 log::error!(
                     "only {here} of {threads} threads answer the kernel; the watchdog is not told"
