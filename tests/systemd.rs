@@ -250,8 +250,8 @@ fn a_service_manager_that_is_gone_does_no_harm() {
 /// What stands behind a word in the unit.
 fn setting(word: &str) -> String {
     let unit = fs::read_to_string(format!("{UNITS}/dotlockfs@.service")).expect("the unit");
-    let lines = unit.lines().filter_map(|line| line.strip_prefix(word));
-    lines.last().expect(word).to_owned()
+    let mut lines = unit.lines().filter_map(|line| line.strip_prefix(word));
+    lines.next().expect(word).to_owned()
 }
 
 /// What programs of root and of others do through a mount, and what it takes of the daemon.

@@ -6,10 +6,10 @@
 //! nothing that was begun under one has to be ended under another. From then on the next look-up
 //! gives a new node:
 //!
-//! - what is found under a name that is in use has the rule of those who use it ([`Overlay::rule_for`],
+//! - what is found under a name that is in use has the rule of those who use it (`Overlay::rule_for`,
 //!   and for a file that is not guarded [`Nodes::found`](super::nodes::Nodes::found)),
 //! - the old node of a name that is not is retired, so that an `open` that the kernel had on its way
-//!   gets `ESTALE`, for which the kernel looks up the path again ([`Overlay::is_up_to_date`]). Whether it
+//!   gets `ESTALE`, for which the kernel looks up the path again (`Overlay::is_up_to_date`). Whether it
 //!   is open is asked under the lock under which handles are entered.
 
 use std::ffi::OsStr;
