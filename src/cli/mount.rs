@@ -6,27 +6,31 @@ mod dead;
 mod fusermount;
 pub mod helper;
 mod own;
+mod reload;
 mod remount;
+mod rule_file;
+mod service;
 mod session;
 mod syslog;
+mod watchdog;
 
 use std::error::Error;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{MountArgs, mount_table};
 use crate::backing;
 use crate::config::error::shown;
 use crate::config::options::{self, Unknown};
-use crate::config::{self, MountOptions, Rules};
+use crate::config::{MountOptions, Rules};
 use crate::sys;
 pub(super) use daemon::log_plainly;
 use dead::Dead;
+pub(super) use rule_file::Origin;
+use service::Service;
 pub(super) use session::{open_device, prepare_process};
 
 /// Threads that read requests, where nothing else is asked for.
@@ -50,6 +54,8 @@ struct Plan {
     dead: Option<Dead>,
     options: MountOptions,
     rules: Rules,
+    /// Where they stand.
+    origin: Origin,
 }
 
 /// Runs it. In the background this returns once the mount answers.
@@ -75,14 +81,16 @@ pub fn run(args: MountArgs) -> Result<ExitCode, Box<dyn Error>> {
     }
     let plan = check(asked)?;
     daemon::log_to_stderr(plan.log_level());
-    session::serve(plan, || Ok(()))?;
+    session::serve(plan, Service::of_this_process(), || Ok(()))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Mounts, and returns once the mount answers.
 fn in_background(asked: Asked) -> Result<ExitCode, Box<dyn Error>> {
     let plan = check(asked)?;
-    daemon::in_background(plan.log_level(), |ready| session::serve(plan, ready))
+    daemon::in_background(plan.log_level(), |ready| {
+        session::serve(plan, Service::nobody(), ready)
+    })
 }
 
 impl Plan {
@@ -174,22 +182,21 @@ fn check(asked: Asked) -> Result<Plan, Box<dyn Error>> {
         )
         .into());
     }
-    let rules = rules(options.config.as_deref(), &options, &source, |file| {
-        // What would be read by way of a dead mount is reached below it.
-        let file = std::path::absolute(file).ok()?;
-        let leads_out = |component| component == Component::ParentDir;
-        let within = file.strip_prefix(&source).ok();
-        let within = within.or_else(|| {
-            let shown_there = dead.is_some().then_some(&mountpoint)?;
-            file.strip_prefix(shown_there).ok()
-        })?;
-        (!within.components().any(leads_out)).then(|| bare(&root).join(within))
-    })?;
+    // What would be read by way of a mount over it, dead or our own, is reached below that.
+    let places = [&*source, &*mountpoint];
+    let places = match dead.is_some() {
+        true => &places[..],
+        false => &places[..1],
+    };
+    let file = options.config.as_deref();
+    let origin = Origin::new(file, &options, &source, (&root, places))?;
+    let rules = origin.load()?;
     Ok(Plan {
         root,
         mountpoint,
         dead,
         rules,
+        origin,
         source,
         options,
     })
@@ -287,34 +294,4 @@ fn open_below(dead: &Dead, source: &Path) -> Result<OwnedFd, String> {
 
 pub(super) fn is_not_connected(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOTCONN)
-}
-
-/// A path by which the source is reached, whatever is mounted over it.
-fn bare(root: &OwnedFd) -> PathBuf {
-    PathBuf::from(OsStr::from_bytes(backing::proc_path(root).to_bytes()))
-}
-
-/// The rules: those of the command line, else those at the root of the source, else none. `below`
-/// gives another way to a file in the source.
-pub(super) fn rules(
-    file: Option<&Path>,
-    options: &MountOptions,
-    source: &Path,
-    below: impl Fn(&Path) -> Option<PathBuf>,
-) -> Result<Rules, Box<dyn Error>> {
-    let load = |file: &Path| match below(file) {
-        Some(at) => Rules::load_at(&at, file),
-        None => Rules::load(file),
-    };
-    match (file, options.guard.is_empty()) {
-        (Some(_), false) => {
-            Err("a rule file and -o guard=... exclude each other; give one of them".into())
-        }
-        (Some(file), true) => Ok(load(file)?),
-        (None, false) => Ok(Rules::from_globs(&options.guard)?),
-        (None, true) => match load(&source.join(config::FILE_NAME)) {
-            Err(error) if error.is_not_found() => Ok(Rules::everything()),
-            other => Ok(other?),
-        },
-    }
 }

@@ -141,7 +141,8 @@ fn check(args: &RunArgs) -> Result<Option<Plan>, Box<dyn Error>> {
         guard: args.guards.clone(),
         ..MountOptions::default()
     };
-    let rules = mount::rules(args.config.as_deref(), &options, &dir, |_| None)?;
+    let file = args.config.as_deref();
+    let rules = mount::Origin::new(file, &options, &dir, (&root, &[]))?.load()?;
     // One that is not to be seen is left as it is.
     let cwd = std::env::current_dir().ok();
     Ok(Some(Plan {

@@ -68,6 +68,15 @@ impl Rule {
         }
     }
 
+    /// Whether another rule guards in the same way, whichever files it is for.
+    pub fn is_as(&self, other: &Rule) -> bool {
+        let but_files = |rule: &Rule| Rule {
+            files: Vec::new(),
+            ..rule.clone()
+        };
+        but_files(self) == but_files(other)
+    }
+
     /// Whether the rule asks for any guarding. False when `append`, `update`, `replace` and
     /// `advisory` are all off: such files pass straight through. (`dotlock` and the others say
     /// only how the lock is taken.)

@@ -15,7 +15,7 @@ use super::dirs::is_of_protocol;
 use super::handles::{Handle, Open};
 use super::locked::{FMODE_EXEC, Held};
 use super::names::{Found, LOCK, makers};
-use super::nodes::{Node, label};
+use super::nodes::{Finding, Node, label};
 use super::private::Private;
 use super::reading;
 use super::{Overlay, with_umask_of};
@@ -110,8 +110,8 @@ impl Overlay {
         node: &Arc<Node>,
         flags: i32,
     ) -> io::Result<Option<Descriptor>> {
-        if node.is_superseded() {
-            // The kernel looks up the path again, and finds the node of the guarded name.
+        if !self.is_up_to_date(node) {
+            // The kernel looks up the path again, and finds the node that the name has now.
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
         let mut reader = None;
@@ -286,9 +286,12 @@ impl Overlay {
             Err(error) => return Err(error),
         };
         let stat = sys::fs::statx(&fd, c"", 0)?;
-        let node = self
-            .nodes
-            .found(parent, name, &stat, file.rule.as_ref(), || None);
+        let how = Finding {
+            rules_have_changed: self.rules.have_changed(),
+            to_open: true,
+        };
+        let rule = file.rule.as_ref();
+        let node = self.nodes.found(parent, name, &stat, (rule, how), || None);
         let exclusive = flags & libc::O_EXCL != 0;
         let makers = || exclusive.then(|| makers(file.tid)).flatten();
         self.note_lock_file(parent, name, stat.into(), makers);
@@ -303,8 +306,10 @@ impl Overlay {
             version: None,
             private,
         });
-        let entered = self.enter(&node, *flags, *kind, target, file.caller.clone(), held);
+        let caller = file.caller.clone();
+        let entered = self.enter(&node, *flags, *kind, target, caller, (held, true));
         if entered.is_err() {
+            node.does_not_come();
             self.nodes.forget(node.id, 1);
         }
         let descriptor = entered?;
@@ -324,11 +329,12 @@ impl Overlay {
     ) -> io::Result<Descriptor> {
         let (handle, how) = self.handle(node, flags, kind, target, caller.clone())?;
         let handle = Handle { reader, ..handle };
-        Ok(self.hand_over(handle, how, caller))
+        self.hand_over(handle, how, caller, false)
     }
 
     /// Makes a handle of a descriptor of the file below, with the lock that lasts as long as it,
-    /// and the private copy that it is open on.
+    /// and the private copy that it is open on. `expected`: the node has counted it as coming, and else
+    /// it may be refused with `ESTALE`.
     pub(super) fn enter(
         self: &Arc<Self>,
         node: &Arc<Node>,
@@ -336,7 +342,7 @@ impl Overlay {
         kind: Kind,
         target: Target,
         caller: Caller,
-        held: Option<Held>,
+        (held, expected): (Option<Held>, bool),
     ) -> io::Result<Descriptor> {
         let (mut handle, how) = self.handle(node, flags, kind, target, caller.clone())?;
         if let Some(held) = held {
@@ -347,17 +353,23 @@ impl Overlay {
             handle.written = AtomicBool::new(is_new);
             handle.private = held.private;
         }
-        Ok(self.hand_over(handle, how, caller))
+        self.hand_over(handle, how, caller, expected)
     }
 
-    fn hand_over(&self, handle: Handle, how: FopenFlags, opener: Caller) -> Descriptor {
+    fn hand_over(
+        &self,
+        handle: Handle,
+        how: FopenFlags,
+        opener: Caller,
+        expected: bool,
+    ) -> io::Result<Descriptor> {
         let handle = Arc::new(handle);
-        Descriptor {
-            fh: self.handles.insert(Arc::clone(&handle)),
+        Ok(Descriptor {
+            fh: self.handles.insert(Arc::clone(&handle), expected)?,
             handle,
             how,
             opener,
-        }
+        })
     }
 
     fn handle(
@@ -480,7 +492,8 @@ impl Overlay {
             let guard = self.guards.find(&node.guard_key()?)?;
             guard.is_behind().then_some(guard)
         };
-        match self.acks_at_close.then(guard).flatten() {
+        let acks_at_close = self.rules.acks_at_close.load(Ordering::Relaxed);
+        match acks_at_close.then(guard).flatten() {
             Some(guard) => guard.after_appends(Box::new(then)),
             None => then(),
         }

@@ -9,10 +9,12 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use super::dirs::DirStream;
+use super::in_force::are_alike;
 use super::nodes::Node;
 use super::private::Private;
 use super::reading;
 use super::versions::Version;
+use crate::config::Rule;
 use crate::guard::{AppendFile, GuardedFile, Hold, Key, Target};
 use crate::lock::Identity;
 use parking_lot::Mutex;
@@ -214,21 +216,34 @@ pub struct Handles {
 
 impl Handles {
     /// Enters a handle, here and with its inode, and gives its number, which no other ever gets.
-    pub fn insert(&self, handle: Arc<Handle>) -> u64 {
+    /// `expected`: its inode has counted it as coming.
+    ///
+    /// # Errors
+    /// `ESTALE`, unless it is expected, where its name goes by another rule since the inode was looked
+    /// up; the kernel then looks up the path again.
+    pub fn insert(&self, handle: Arc<Handle>, expected: bool) -> io::Result<u64> {
+        let stale = || io::Error::from_raw_os_error(libc::ESTALE);
+        let is_file = !matches!(handle.open, Open::Dir(_));
+        if is_file && !handle.node.opened(&handle, expected) {
+            return Err(stale());
+        }
+        if let Some(key) = &handle.key {
+            let mut of_key = self.by_key.entry(key.clone()).or_default();
+            let rule = of_key.first().map(|other| other.node.rule.as_ref());
+            if !expected && rule.is_some_and(|rule| !are_alike(rule, handle.node.rule.as_ref())) {
+                drop(of_key);
+                handle.node.closed(&handle);
+                return Err(stale());
+            }
+            of_key.push(Arc::clone(&handle));
+        }
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let id = *handle.number.get_or_init(|| id);
         if handle.cached {
             handle.node.cached_opens.fetch_add(1, Ordering::AcqRel);
         }
-        if !matches!(handle.open, Open::Dir(_)) {
-            handle.node.opened(&handle);
-        }
-        if let Some(key) = &handle.key {
-            let mut of_key = self.by_key.entry(key.clone()).or_default();
-            of_key.push(Arc::clone(&handle));
-        }
         self.by_id.insert(id, handle);
-        id
+        Ok(id)
     }
 
     /// The handle with this number.
@@ -256,11 +271,22 @@ impl Handles {
         Some(handle)
     }
 
+    /// The rule by which a guarded name is open, if it is.
+    pub fn rule_of_name(&self, key: &Key) -> Option<Arc<Rule>> {
+        self.by_key.get(key)?.first()?.node.rule.clone()
+    }
+
     /// What is open by a guarded name.
     pub fn of_name(&self, key: &Key) -> Vec<Arc<Handle>> {
         self.by_key
             .get(key)
             .map_or_else(Vec::new, |handles| handles.clone())
+    }
+
+    /// Waits, part by part, until nobody has the table locked.
+    pub fn take_locks(&self) {
+        // Counting takes the lock of each part.
+        let _ = (self.by_id.len(), self.by_key.len());
     }
 
     /// Takes all handles out.

@@ -152,14 +152,18 @@ impl Overlay {
                 (Some(key), Some(process)) => Some(self.reading.begin(key, process, hold)),
                 _ => None,
             };
-            return self.enter_reader(node, flags, kind, target, caller, reader);
+            let entered = self.enter_reader(node, flags, kind, target, caller, reader);
+            if let (Err(_), Some(reader)) = (&entered, reader) {
+                self.reading.closed(reader);
+            }
+            return entered;
         }
         let version = sys::fs::statx(&*target.fd, c"", libc::AT_STATX_FORCE_SYNC)?.into();
         let in_place = rule.update != Update::Atomic
             || flags & libc::O_APPEND != 0
             || hold.is_under_a_lock_file();
         if flags & libc::O_APPEND != 0 && rule.append != Append::Open {
-            return self.enter(node, flags, kind, target, caller, None);
+            return self.enter(node, flags, kind, target, caller, (None, false));
         }
         if in_place {
             let held = Held {
@@ -167,7 +171,7 @@ impl Overlay {
                 version: Some(version),
                 private: None,
             };
-            return self.enter(node, flags, kind, target, caller, Some(held));
+            return self.enter(node, flags, kind, target, caller, (Some(held), false));
         }
         let (private, copy) =
             Private::copy_of(guard, dir, &target, below, &self.credentials, &caller)?;
@@ -178,7 +182,7 @@ impl Overlay {
             version: Some(version),
             private: Some(private),
         };
-        self.enter(node, flags, kind, copy, caller, Some(held))
+        self.enter(node, flags, kind, copy, caller, (Some(held), false))
     }
 
     /// One of the program's descriptors is closed: NFS writes back and tells errors now, and the

@@ -4,7 +4,7 @@
 //! This file only translates. What a request means stands with its kind: `names` (look up, make,
 //! move, remove), `meta` (attributes), `files` (open, read, write), `dirs` (listing), `locked`
 //! (what is locked while it is open), `replace` (renaming over a guarded file), `advisory`
-//! (flock and fcntl), `through` (what the kernel reads and writes by itself); what the kernel knows
+//! (flock and fcntl), `in_force` (by which rules), `through` (what the kernel reads and writes by itself); what the kernel knows
 //! is kept in `nodes` and `handles`.
 
 mod advisory;
@@ -13,6 +13,7 @@ pub mod below;
 pub mod dirs;
 mod files;
 pub mod handles;
+pub mod in_force;
 mod locked;
 mod meta;
 mod names;
@@ -35,12 +36,13 @@ use fuser::{INodeNo, Notifier, Request};
 
 use crate::backing::credentials::Assumed;
 use crate::backing::{Caller, Credentials, Freshnesses, Kinds};
-use crate::config::{Ack, Rules};
+use crate::config::Rules;
 use crate::guard::{Guards, Hold};
 use crate::lock::Owner;
 use crate::sys;
 use below::Below;
 use handles::Handles;
+use in_force::InForce;
 pub use meta::DAEMON;
 use nodes::{Node, Nodes};
 use reading::Reading;
@@ -84,14 +86,12 @@ pub struct Overlay {
     reading: Reading,
     through: Through,
     passthrough: bool,
-    rules: Rules,
+    rules: InForce,
     credentials: Arc<Credentials>,
     kinds: Kinds,
     freshness: Freshnesses,
     many_users: bool,
     only_ids: Option<Ids>,
-    /// Some rule says `ack = "close"`.
-    acks_at_close: bool,
     notifier: OnceLock<Notifier>,
 }
 
@@ -115,10 +115,9 @@ impl Overlay {
             below: Below::default(),
             versions: Versions::default(),
             reading: Reading::default(),
-            acks_at_close: rules.rules().iter().any(|rule| rule.ack == Ack::Close),
             through: Through::default(),
             passthrough: settings.passthrough,
-            rules,
+            rules: InForce::new(rules),
             credentials,
             kinds: Kinds::default(),
             freshness: Freshnesses::default(),
@@ -143,6 +142,14 @@ impl Overlay {
     /// Gives the way by which the kernel is told that a file has changed.
     pub fn set_notifier(&self, notifier: Notifier) {
         let _ = self.notifier.set(notifier);
+    }
+
+    /// Takes each lock, one after another, that is never held while a file system below is asked;
+    /// returns when it could have them all. One that is never let go is a fault of this program.
+    pub fn take_all_locks(&self) {
+        self.nodes.take_lock();
+        self.handles.take_locks();
+        self.guards.take_locks();
     }
 
     /// Finishes what is queued, writes what is held back of unfinished records, and gives all

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fuser::{INodeNo, RenameFlags, Request};
 
 use super::dirs::{Reply, is_of_protocol};
-use super::nodes::Node;
+use super::nodes::{Finding, Node};
 use super::replace::{Move, Place};
 use super::{Overlay, with_umask_of};
 use crate::backing::{Kind, proc_path};
@@ -112,11 +112,20 @@ impl Overlay {
         Ok((self.nodes.get(parent.0)?, sys::c_name(name)?))
     }
 
-    /// The rule that guards a regular file of this name, if one does in this version.
+    /// The rule that guards a regular file of this name, if one does: that of those who use the name,
+    /// else the newest.
     pub(super) fn rule_for(&self, parent: &Node, name: &OsStr) -> Option<Arc<Rule>> {
-        let rule = match self.rules.guards_everything_alike() {
+        let used = || self.rule_in_use(parent, name);
+        let used = self.rules.have_changed().then(used).flatten();
+        used.or_else(|| self.newest_rule(parent, name))
+    }
+
+    /// The rule that guards a regular file of this name, if one does, by the rules in force now.
+    pub(super) fn newest_rule(&self, parent: &Node, name: &OsStr) -> Option<Arc<Rule>> {
+        let rules = self.rules.now();
+        let rule = match rules.guards_everything_alike() {
             Some(rule) => rule,
-            None => self.rules.rule_for(&parent.path().join(name))?,
+            None => rules.rule_for(&parent.path().join(name))?,
         };
         // A lock file is no data: `X.lock` beside a guarded X is left to those who use it.
         let is_lock_file = rule.dotlock && locks_a_file(parent, name);
@@ -270,10 +279,16 @@ impl Overlay {
         mut stat: Stat,
     ) -> (Arc<Node>, Stat) {
         let rule = rule.filter(|_| stat.is_file());
-        let node = self.nodes.found(parent, name, &stat, rule.as_ref(), || {
-            let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-            sys::fs::openat(&*parent.reach().ok()?, &sys::c_name(name).ok()?, flags, 0).ok()
-        });
+        let how = Finding {
+            rules_have_changed: self.rules.have_changed(),
+            to_open: false,
+        };
+        let node = self
+            .nodes
+            .found(parent, name, &stat, (rule.as_ref(), how), || {
+                let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+                sys::fs::openat(&*parent.reach().ok()?, &sys::c_name(name).ok()?, flags, 0).ok()
+            });
         if node.rule.is_some()
             && let Some(limit) = self.visible_limit(&node)
         {

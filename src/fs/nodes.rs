@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::handles::Handle;
+use super::in_force::are_alike;
 use crate::backing::proc_path;
 use crate::config::Rule;
 use crate::guard::{Key, Target, family};
@@ -48,18 +49,38 @@ pub struct Node {
     /// Directories stay open (`O_PATH`), so that they are found wherever they are moved. Other
     /// files do not: NFS does not remove or replace a file that this host has open, it renames it.
     pin: Mutex<Option<Arc<OwnedFd>>>,
-    /// Open descriptors of the file.
-    opens: Mutex<Vec<Arc<Handle>>>,
+    /// Who has the file open.
+    opens: Mutex<Opens>,
     /// How many of them the kernel keeps a page cache for.
     pub cached_opens: AtomicU32,
-    /// It was moved to a name that is guarded, which has a node of its own.
+    /// Its name has another node: it was moved to one that is guarded, or another rule came into force.
     superseded: AtomicBool,
+    /// At how many changes of the rules this was found to be no reason for another.
+    pub generation_seen: AtomicU64,
     /// A size that the file had when nobody was writing to it; `u64::MAX`: not known.
     pub settled: AtomicU64,
     /// The file may have set-user-ID or set-group-ID bits, which a write must clear.
     pub set_id: AtomicBool,
     /// For directories: not everybody may search it, so the kernel must ask for each entry again.
     pub restricted: AtomicBool,
+}
+
+/// Who has a file open.
+#[derive(Debug, Default)]
+struct Opens {
+    /// Open descriptors.
+    handles: Vec<Arc<Handle>>,
+    /// Those of files that were made a moment ago, and are on their way.
+    coming: usize,
+}
+
+/// How a file is found.
+#[derive(Debug, Clone, Copy)]
+pub struct Finding {
+    /// The node may have been made by another rule, which stays in force while it is open.
+    pub rules_have_changed: bool,
+    /// A handle is about to be entered, which will not be refused ([`Node::opened`]).
+    pub to_open: bool,
 }
 
 /// A name in a directory.
@@ -136,7 +157,14 @@ impl Node {
         }
         // The last: it knows best what a guarded name refers to.
         let is_public = |handle: &&Arc<Handle>| handle.private.is_none();
-        let open = self.opens.lock().iter().rev().find(is_public).cloned();
+        let open = self
+            .opens
+            .lock()
+            .handles
+            .iter()
+            .rev()
+            .find(is_public)
+            .cloned();
         if let Some(handle) = open {
             return Ok(handle.fd());
         }
@@ -231,7 +259,7 @@ impl Node {
 
     /// Opens the file by way of a descriptor that is open on it.
     fn open_again(&self, flags: i32) -> Option<OwnedFd> {
-        let open = self.opens.lock().clone();
+        let open = self.opens.lock().handles.clone();
         let handle = open.iter().find(|handle| handle.id() == self.file)?;
         let fd = handle.fd();
         sys::fs::openat(&*fd, &proc_path(&*fd), flags, 0).ok()
@@ -241,7 +269,13 @@ impl Node {
     fn private_of(&self, tid: u32) -> Option<Arc<Handle>> {
         let is_private = |handle: &&Arc<Handle>| handle.private.is_some();
         let opens = self.opens.lock();
-        let private: Vec<_> = opens.iter().rev().filter(is_private).cloned().collect();
+        let private: Vec<_> = opens
+            .handles
+            .iter()
+            .rev()
+            .filter(is_private)
+            .cloned()
+            .collect();
         drop(opens);
         if private.is_empty() || tid == 0 {
             return None;
@@ -263,19 +297,43 @@ impl Node {
         }
     }
 
-    /// Counts an open descriptor.
-    pub fn opened(&self, handle: &Arc<Handle>) {
-        self.opens.lock().push(Arc::clone(handle));
+    /// Enters an open descriptor; `expected` says that it was counted as coming. Gives whether it may
+    /// be there: not where the name has another node since.
+    pub fn opened(&self, handle: &Arc<Handle>, expected: bool) -> bool {
+        let mut opens = self.opens.lock();
+        if expected {
+            opens.coming -= 1;
+        } else if self.is_superseded() {
+            return false;
+        }
+        opens.handles.push(Arc::clone(handle));
+        true
     }
 
-    /// Takes a descriptor off the count.
+    /// The descriptor that was counted as coming does not come.
+    pub fn does_not_come(&self) {
+        self.opens.lock().coming -= 1;
+    }
+
+    /// Takes a descriptor out.
     pub fn closed(&self, handle: &Arc<Handle>) {
-        self.opens.lock().retain(|open| !Arc::ptr_eq(open, handle));
+        let mut opens = self.opens.lock();
+        opens.handles.retain(|open| !Arc::ptr_eq(open, handle));
     }
 
     /// Whether a program has it open.
     pub fn is_open(&self) -> bool {
-        !self.opens.lock().is_empty()
+        !self.opens.lock().handles.is_empty()
+    }
+
+    /// Unless a program has it open, nobody can open it any more. Gives whether that is so.
+    pub fn retire(&self) -> bool {
+        let opens = self.opens.lock();
+        let is_unused = opens.handles.is_empty() && opens.coming == 0;
+        if is_unused {
+            self.superseded.store(true, Ordering::Release);
+        }
+        is_unused
     }
 
     /// Whether the kernel must look up the path again before it opens this node.
@@ -320,6 +378,7 @@ impl Nodes {
             opens: Mutex::default(),
             cached_opens: AtomicU32::new(0),
             superseded: AtomicBool::new(false),
+            generation_seen: AtomicU64::new(0),
             settled: AtomicU64::new(u64::MAX),
             set_id: AtomicBool::new(false),
             restricted: AtomicBool::new(true),
@@ -342,6 +401,11 @@ impl Nodes {
         &self.root
     }
 
+    /// Waits until nobody has the table locked.
+    pub fn take_lock(&self) {
+        drop(self.tables.lock());
+    }
+
     /// The node with this id.
     ///
     /// # Errors
@@ -354,14 +418,21 @@ impl Nodes {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))
     }
 
+    /// All nodes but those of directories.
+    pub fn files(&self) -> Vec<Arc<Node>> {
+        let tables = self.tables.lock();
+        let nodes = tables.by_id.values().map(|counted| &counted.node);
+        nodes.filter(|node| !node.is_dir).cloned().collect()
+    }
+
     /// The file `stat` was found under `name` in `parent`: gives its node, made where there is
-    /// none, and counts one look-up. `pin` opens a directory that gets a new node.
+    /// none, and counts one look-up. A file that is in use under another rule keeps that. `pin` opens a directory that gets a new node.
     pub fn found(
         &self,
         parent: &Arc<Node>,
         name: &OsStr,
         stat: &Stat,
-        rule: Option<&Arc<Rule>>,
+        (rule, how): (Option<&Arc<Rule>>, Finding),
         pin: impl FnOnce() -> Option<OwnedFd>,
     ) -> Arc<Node> {
         let file = Identity::from(*stat);
@@ -375,7 +446,13 @@ impl Nodes {
             None
         };
         let mut tables = self.tables.lock();
+        let changed = how.rules_have_changed && stat.is_file();
+        let used = changed.then(|| tables.used_by_another_rule(&key, rule, (parent, name)));
+        let key = used.flatten().unwrap_or(key);
         if let Some(node) = tables.count(&key) {
+            if how.to_open {
+                node.opens.lock().coming += 1;
+            }
             drop(tables);
             if pin.is_some() {
                 *node.pin.lock() = pin;
@@ -398,10 +475,14 @@ impl Nodes {
             opens: Mutex::default(),
             cached_opens: AtomicU32::new(0),
             superseded: AtomicBool::new(false),
+            generation_seen: AtomicU64::new(0),
             settled: AtomicU64::new(u64::MAX),
             set_id: AtomicBool::new(has_set_id(stat)),
             restricted: AtomicBool::new(true),
         });
+        if how.to_open {
+            node.opens.lock().coming += 1;
+        }
         tables.by_key.insert(key, node.id);
         let counted = Counted {
             node: Arc::clone(&node),
@@ -466,10 +547,7 @@ impl Nodes {
         let Some(node) = tables.node(&before) else {
             return;
         };
-        let same_rule = match (&node.rule, rule) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-            _ => false,
-        };
+        let same_rule = rule.is_some() && are_alike(node.rule.as_ref(), rule);
         if !same_rule {
             *node.place.lock() = Some(place);
             tables.supersede(&node, &before);
@@ -487,6 +565,41 @@ impl Tables {
         let counted = self.by_id.get_mut(id)?;
         counted.lookups += 1;
         Some(Arc::clone(&counted.node))
+    }
+
+    /// The key of a node that the file has under this name by another rule than `rule`, while that is
+    /// open. Those that are not are retired. `key` is the one by `rule`.
+    fn used_by_another_rule(
+        &mut self,
+        key: &NodeKey,
+        rule: Option<&Arc<Rule>>,
+        (parent, name): (&Arc<Node>, &OsStr),
+    ) -> Option<NodeKey> {
+        let plain = NodeKey {
+            guarded_as: None,
+            ..key.clone()
+        };
+        let guarded = NodeKey {
+            guarded_as: Some(Key::new(parent.file, name.to_owned())),
+            ..key.clone()
+        };
+        for key in [guarded, plain] {
+            let Some(node) = self.node(&key) else {
+                continue;
+            };
+            // A file that is not guarded may have been found by another name, which is not.
+            let is_of_name = node
+                .place()
+                .is_some_and(|place| Arc::ptr_eq(&place.parent, parent) && place.name == name);
+            if !is_of_name || are_alike(node.rule.as_ref(), rule) {
+                continue;
+            }
+            if !node.retire() {
+                return Some(key);
+            }
+            self.by_key.remove(&key);
+        }
+        None
     }
 
     fn node(&self, key: &NodeKey) -> Option<Arc<Node>> {

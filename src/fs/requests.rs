@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use fuser::{
@@ -75,12 +76,13 @@ impl Filesystem for Mounted {
                 log::debug!("this kernel does not know {missing:?}");
             }
         }
-        if self.0.rules.lock_all_updates() {
+        if self.0.rules.now().lock_all_updates() {
             // Memory that is shared with a file is written at any time until it is unmapped; the
             // lock of an update lasts so long, others do not.
             let _ = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+            self.0.rules.shares_memory.store(true, Ordering::Release);
         }
-        if self.0.rules.guards_everything_alike().is_none() {
+        if self.0.rules.now().guards_everything_alike().is_none() {
             // Of a guarded file the kernel keeps nothing, so a listing with attributes would
             // save no question, and its inode numbers are those of the mount, not those below.
             let listing = InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
@@ -148,6 +150,11 @@ impl Filesystem for Mounted {
             Err(error) => return reply.error(errno(&error)),
         };
         let handle = fh.and_then(|fh| self.0.handles.get(fh.0).ok());
+        let by_name = size.is_some() && fh.is_none();
+        if by_name && self.0.rules.have_changed() && !self.0.is_up_to_date(&node) {
+            // The kernel looks up the path again.
+            return reply.error(Errno::ESTALE);
+        }
         let denied = |rule: &Arc<Rule>| rule.update == Update::Deny;
         if size.is_some() && node.rule.as_ref().is_some_and(denied) {
             return reply.error(Errno::EROFS);

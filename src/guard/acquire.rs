@@ -146,7 +146,8 @@ impl Guard {
 
     /// Waits for `X.lock`, where the rule asks for it; `false` when nobody waits for it any more.
     fn acquire_dotlock(&self, turns: &mut Turns, caller: &Caller, turn: &Turn) -> io::Result<bool> {
-        let Some(lock) = self.names.dotlock().filter(|_| self.rule.dotlock) else {
+        let rule = self.rule();
+        let Some(lock) = self.names.dotlock().filter(|_| rule.dotlock) else {
             return Ok(true);
         };
         let mut pause = FIRST_PAUSE;
@@ -188,7 +189,7 @@ impl Guard {
             known.clear();
         }
         let mut seen = known.get(self.key()).map(|seen| *seen);
-        let limit = (&*self.shared.owner.host, self.rule.foreign_stale_after);
+        let limit = (&*self.shared.owner.host, self.rule().foreign_stale_after);
         let left = dotlock::is_left_behind(&*self.dir, lock, &mut seen, limit, boottime())?;
         let Some(judged) = seen else { return Ok(true) };
         known.insert(self.key().clone(), judged);
@@ -211,7 +212,7 @@ impl Guard {
 
     /// The same at a time that was looked at before.
     pub(super) fn expire_at(&self, now: Duration, holder: impl Fn() -> String) {
-        let timeout = self.rule.lock_timeout;
+        let timeout = self.rule().lock_timeout;
         let waited = |job: &Job| now.saturating_sub(job.queued);
         let spared = self.queue.lock().those_that_wait_for_a_close();
         let impatient = |job: &Job| {

@@ -145,7 +145,7 @@ impl AppendFile {
             return self.guard.after_appends(Box::new(tell));
         }
         let written = data.len();
-        let (whole, held) = match &self.guard.rule.record {
+        let (whole, held) = match &self.guard.rule().record {
             None => (data.to_vec(), Held::default()),
             Some(terminator) => {
                 let mut held_back = self.held_back.lock();
@@ -180,7 +180,7 @@ impl AppendFile {
             reply,
         };
         let may_be =
-            self.guard.rule.ack == Ack::Close && self.may_be_answered(written, offset, tid);
+            self.guard.rule().ack == Ack::Close && self.may_be_answered(written, offset, tid);
         let ticket = may_be.then(|| Ticket::take(&self.guard, written)).flatten();
         let Some(ticket) = ticket else {
             let append = append(held, false, reply);
@@ -288,7 +288,7 @@ impl AppendFile {
         who: (u32, Option<u32>),
         reply: Box<dyn FnOnce(io::Result<usize>) + Send>,
     ) {
-        if self.guard.rule.ack != Ack::Close {
+        if self.guard.rule().ack != Ack::Close {
             return self.finish_record(owner, who, reply);
         }
         let file = Arc::clone(self);

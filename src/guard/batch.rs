@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::append::PIECES_KEPT;
@@ -436,6 +437,13 @@ impl Guard {
             return written.outcomes.extend(not_sent);
         }
         self.set_writer(target.id);
+        if self.unknown_tail.load(Ordering::Relaxed)
+            && self.unknown_tail.swap(false, Ordering::AcqRel)
+            && self.rule().record.is_some()
+        {
+            // What is there now counts as whole, however it ends.
+            permit.leaves_a_tail(size);
+        }
         self.visible.begin(target.id, size);
         // The file system clears these bits when somebody writes who may not set them: the
         // program, then, not us.
@@ -480,7 +488,7 @@ impl Guard {
         } else {
             self.forget_look();
         }
-        if let Some(terminator) = &self.rule.record
+        if let Some(terminator) = &self.rule().record
             && error.is_none()
             && batch
                 .last()

@@ -276,7 +276,7 @@ impl Guard {
             queue.holds.push(Arc::clone(&entry));
         }
         drop(queue);
-        self.enter();
+        self.enter(&self.rule());
         Hold {
             guard: Arc::clone(self),
             entry,

@@ -55,6 +55,11 @@ impl Keeper {
         Ok(Keeper { plan })
     }
 
+    /// Waits until nobody has the plan locked.
+    pub fn take_lock(&self) {
+        drop(self.plan.state.lock());
+    }
+
     /// The guard's programs are looked at for signals, until [`rests`](Self::rests).
     pub fn works(&self, guard: &Arc<Guard>) {
         let mut state = self.plan.state.lock();

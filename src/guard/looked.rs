@@ -111,7 +111,7 @@ impl Guard {
             && kind == Kind::Nfs
             && stat.is_file()
             && stat.nlink == 1
-            && self.rule.replace != Replace::Off;
+            && self.rule().replace != Replace::Off;
         let looked = is_good.then(|| Looked {
             turn,
             at: before.at,
@@ -131,7 +131,7 @@ impl Guard {
     /// When a look was sent, if none but us can change the length while the turn lasts. (Whoever begins
     /// to hold the turn ends the memory.)
     fn asked(&self, before: Before) -> Option<Duration> {
-        (self.rule.update != Update::Off && !before.is_held).then_some(before.at)
+        (self.rule().update != Update::Off && !before.is_held).then_some(before.at)
     }
 
     /// From now on the file was written to by us last.

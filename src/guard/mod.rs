@@ -41,7 +41,7 @@ pub mod workers;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -117,6 +117,8 @@ pub struct Shared {
     borrowing: at_once::Borrowing,
     /// How much was answered and is not done.
     behind: behind::OfMount,
+    /// Rules with other records were in force before; see [`Guards::set_records_changed`].
+    records_changed: AtomicBool,
     /// Puts a file in the place of another that programs may have open; see [`Guards::set_put`].
     put: OnceLock<Box<Put>>,
     /// Directories of guarded files, by device and inode number.
@@ -187,6 +189,7 @@ impl Guards {
                 may_lend: threads > 1,
                 borrowing: at_once::Borrowing::default(),
                 behind: behind::OfMount::default(),
+                records_changed: AtomicBool::new(false),
                 put: OnceLock::new(),
                 directories: DashMap::new(),
                 credentials,
@@ -220,7 +223,7 @@ impl Guards {
         };
         match self.shared.by_key.entry(key) {
             Entry::Occupied(mut entry) => {
-                if !entry.get().enter() {
+                if !entry.get().enter(rule) {
                     // It has just been retired, and must not be used again.
                     let guard = make(entry.key());
                     entry.insert(guard);
@@ -291,6 +294,12 @@ impl Guards {
         let _ = self.shared.put.set(put);
     }
 
+    /// From now on files may end in what is half a record by their rule, and was acknowledged under
+    /// another.
+    pub fn set_records_changed(&self) {
+        self.shared.records_changed.store(true, Ordering::Release);
+    }
+
     /// The lock files that programs have made through this mount.
     pub fn lock_files(&self) -> &dotlocks::Made {
         &self.shared.dotlocks
@@ -312,6 +321,17 @@ impl Guards {
             .filter(|guard| guard.key().is_in(dir))
             .map(|guard| Arc::clone(&guard))
             .collect()
+    }
+
+    /// Waits, one after another, until nobody has a queue or the plans of the threads locked.
+    pub fn take_locks(&self) {
+        let guards = self.shared.by_key.iter();
+        let guards: Vec<Arc<Guard>> = guards.map(|guard| Arc::clone(&guard)).collect();
+        for guard in guards {
+            drop(guard.queue.lock());
+        }
+        self.shared.workers.take_lock();
+        self.shared.keeper.take_lock();
     }
 
     /// Finishes all that is queued, for at most `limit`, gives every lock back and removes our

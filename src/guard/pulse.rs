@@ -82,7 +82,7 @@ impl Guard {
             let Some(pulse) = &mut *pulse else { return };
             pulse.slow = slow;
             let age = boottime().saturating_sub(pulse.sign);
-            (age >= self.rule.stale_after / 4).then(|| pulse.clone())
+            (age >= self.rule().stale_after / 4).then(|| pulse.clone())
         };
         let Some(pulse) = due else {
             return;
@@ -113,7 +113,7 @@ impl Guard {
     pub(super) fn is_fresh(&self, n: u64, now: Duration) -> bool {
         self.pulse.lock().as_ref().is_some_and(|pulse| {
             let age = now.saturating_sub(pulse.sign);
-            pulse.turn == n && !pulse.slow && age < self.rule.stale_after / 4
+            pulse.turn == n && !pulse.slow && age < self.rule().stale_after / 4
         })
     }
 
@@ -125,7 +125,7 @@ impl Guard {
     /// The same at a time that was looked at before.
     pub(super) fn is_slow_at(&self, now: Duration) -> bool {
         self.pulse.lock().as_ref().is_none_or(|pulse| {
-            pulse.slow || now.saturating_sub(pulse.sign) >= self.rule.stale_after / 2
+            pulse.slow || now.saturating_sub(pulse.sign) >= self.rule().stale_after / 2
         })
     }
 

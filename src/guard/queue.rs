@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::append::{AppendFile, Held};
@@ -46,7 +47,10 @@ pub struct Guard {
     pub(super) name: CString,
     pub(super) names: LockNames,
     pub(super) dir: Arc<RealDirectory>,
-    pub(super) rule: Arc<Rule>,
+    rule: ArcSwap<Rule>,
+    /// The file may end in half a record that another rule, without records or with others, has let
+    /// through.
+    pub(super) unknown_tail: AtomicBool,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Mutex<Queue>,
     /// Signalled when work arrives.
@@ -120,6 +124,12 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Whether a program has the file open, or something is to be done, or kept, for one.
+    fn is_in_use(&self) -> bool {
+        let is_held = !self.holds.is_empty() || !self.locks.is_empty();
+        self.users > 0 || self.scheduled || !self.jobs.is_empty() || is_held
+    }
+
     /// Whether no program has had the file open for a while.
     fn is_unused(&self) -> bool {
         self.users == 0 && boottime() >= self.last_use + KEEP_OLD
@@ -310,7 +320,8 @@ impl Guard {
             name: CString::new(key.name.as_bytes()).expect("a name holds no NUL byte"),
             names: names.clone(),
             dir,
-            rule: Arc::clone(rule),
+            rule: ArcSwap::new(Arc::clone(rule)),
+            unknown_tail: AtomicBool::new(shared.records_changed.load(Ordering::Acquire)),
             shared: Arc::clone(shared),
             queue: Mutex::new(Queue {
                 users: 1,
@@ -340,11 +351,23 @@ impl Guard {
         })
     }
 
-    /// Counts one more user, unless the guard has retired.
-    pub(super) fn enter(&self) -> bool {
+    /// The rule that it goes by. It changes only while nobody uses the guard.
+    pub fn rule(&self) -> arc_swap::Guard<Arc<Rule>> {
+        self.rule.load()
+    }
+
+    /// Counts one more user, unless the guard has retired. One that nobody uses goes by `rule` from
+    /// then on.
+    pub(super) fn enter(&self, rule: &Arc<Rule>) -> bool {
         let mut queue = self.queue.lock();
         if self.is_retired() {
             return false;
+        }
+        if !queue.is_in_use() && !Arc::ptr_eq(&self.rule(), rule) {
+            if self.rule().record != rule.record {
+                self.unknown_tail.store(true, Ordering::Release);
+            }
+            self.rule.store(Arc::clone(rule));
         }
         queue.users += 1;
         true
@@ -619,6 +642,11 @@ impl Guard {
     /// Whether something is queued, or a turn may be held.
     pub fn is_busy(&self) -> bool {
         self.queue.lock().scheduled && !self.is_retired()
+    }
+
+    /// Whether a program has the file open, or something is to be done, or kept, for one.
+    pub fn is_in_use(&self) -> bool {
+        self.queue.lock().is_in_use() && !self.is_retired()
     }
 
     /// Lets a worker look after the guard, though there is no job.

@@ -16,6 +16,7 @@ use super::pieces::Unfinished;
 use super::queue::{Guard, Job, LockRequest, Work};
 use super::syscall;
 use crate::backing::Caller;
+use crate::config::Rule;
 use crate::lock::dotlock;
 use crate::lock::part::{self, Part};
 use crate::lock::turns::{Actor, is_gone};
@@ -88,11 +89,16 @@ impl Guard {
             Some(put) => put(self, staged),
             None => self.dir.rename(staged, &self.name),
         };
+        let mut rule = Rule::clone(&self.rule());
+        if self.unknown_tail.load(Ordering::Acquire) {
+            // What looks like half a record may be meant so.
+            rule.record = None;
+        }
         let mending = Mending {
             dir: &self.dir,
             name: &self.name,
             names: &self.names,
-            rule: &self.rule,
+            rule: &rule,
             label: &self.label,
             turn: turn.n,
             claim: &turn.claim,
@@ -383,7 +389,7 @@ impl Guard {
 
     /// A program that holds the lock makes the lock file too: ours makes room for it.
     fn give_up_dotlock(&self, caller: &Caller, turn: &Turn) {
-        let Some(lock) = self.names.dotlock().filter(|_| self.rule.dotlock) else {
+        let Some(lock) = self.names.dotlock().filter(|_| self.rule().dotlock) else {
             return;
         };
         let given_up = self.as_actor(caller, turn.actor, || {
@@ -434,7 +440,7 @@ impl Guard {
         let Some(made) = self.shared.dotlocks.beside(self.key()) else {
             return;
         };
-        if made.makers.is_none() || !self.rule.dotlock {
+        if made.makers.is_none() || !self.rule().dotlock {
             return;
         }
         // While a write waits here, the kernel lets nobody else write to the file, not even who has
@@ -524,7 +530,7 @@ impl Guard {
             let patience = match queue.jobs.is_empty() {
                 false => WHILE_HELD,
                 // Only the claim must be refreshed, every quarter of the time.
-                true => self.rule.stale_after / 8,
+                true => self.rule().stale_after / 8,
             };
             self.arrived.wait_for(&mut queue, patience);
             next = queue.first_admitted(tired);
@@ -578,7 +584,7 @@ impl Guard {
         let mut actor = turn.actor;
         loop {
             let ended = self.as_actor(caller, actor, || {
-                if let Some(lock) = self.names.dotlock().filter(|_| self.rule.dotlock)
+                if let Some(lock) = self.names.dotlock().filter(|_| self.rule().dotlock)
                     && let Err(error) = dotlock::release(&*self.dir, turn, lock)
                 {
                     // The next holder of a turn knows it for left behind, and removes it.
@@ -693,7 +699,7 @@ impl Guard {
         let now = boottime();
         let is_late = |job: &Job| {
             let waited = now.saturating_sub(job.queued);
-            waited >= self.rule.lock_timeout && !job.is_half_done()
+            waited >= self.rule().lock_timeout && !job.is_half_done()
         };
         for job in self.take_jobs(is_late) {
             job.refuse(error.raw_os_error().unwrap_or(libc::EIO));

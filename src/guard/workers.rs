@@ -37,6 +37,11 @@ struct State {
 }
 
 impl Workers {
+    /// Waits until nobody has the state locked.
+    pub fn take_lock(&self) {
+        drop(self.pool.state.lock());
+    }
+
     /// Lets a thread call `Guard::run`.
     pub fn submit(&self, guard: Arc<Guard>) {
         let mut state = self.pool.state.lock();

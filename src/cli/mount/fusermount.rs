@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::service;
 use crate::config::MountOptions;
 use crate::sys;
 
@@ -35,6 +36,7 @@ pub(super) fn mount(
 ) -> io::Result<OwnedFd> {
     let (ours, its) = UnixStream::pair()?;
     let mut command = Command::new(program());
+    service::is_not_for(&mut command);
     // It sends the descriptor through the socket that the variable names: its standard input.
     // In a group of its own, so that no key ends it (Ctrl-C) between the mount and the descriptor.
     command
@@ -60,7 +62,7 @@ pub(super) fn mount(
 /// # Errors
 /// What fusermount3 says, or that there is none.
 pub(super) fn unmount(mountpoint: &Path, lazily: bool) -> io::Result<()> {
-    let run = Command::new(program())
+    let run = service::is_not_for(&mut Command::new(program()))
         .arg("-u")
         .args(lazily.then_some("-z"))
         .arg("--")

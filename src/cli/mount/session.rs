@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, SyncSender};
 use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
@@ -16,7 +16,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::dead::Dead;
 use super::own::Own;
-use super::{Plan, fusermount, unusable};
+use super::service::Service;
+use super::{Plan, fusermount, reload, unusable, watchdog};
 use crate::config::MountOptions;
 use crate::config::error::shown;
 use crate::fs::{Mounted, Overlay, Settings};
@@ -39,9 +40,10 @@ enum End {
 }
 
 /// Mounts, calls `ready` once the mount answers, and serves until it is unmounted or a signal
-/// asks for the end.
+/// asks for the end. `service` is told of it.
 pub(super) fn serve(
     plan: Plan,
+    service: Service,
     mut ready: impl FnMut() -> io::Result<()>,
 ) -> Result<(), Box<dyn Error>> {
     let threads = plan.threads();
@@ -56,7 +58,10 @@ pub(super) fn serve(
         dead,
         options,
         rules,
+        origin,
     } = plan;
+    let what = format!("{} at {}", shown(&source), shown(&mountpoint));
+    let words = origin.words(&rules);
     let settings = Settings {
         many_users: options.allow_other,
         passthrough: !options.no_passthrough,
@@ -73,7 +78,21 @@ pub(super) fn serve(
     };
     let (session, own) = mount(&overlay, &place, &options, threads)?;
     overlay.set_notifier(session.notifier());
-    let end = until_the_end(session, signals, &place, &mut ready);
+    // One that waits is enough: what it reads is newer than what asked for it.
+    let (reload, asked) = mpsc::sync_channel(1);
+    let mut rest = Some((asked, origin));
+    let serving = Arc::new(());
+    let mut ready = || {
+        ready()?;
+        service.is_ready(&format!("{what}, {words}"));
+        if let Some((asked, origin)) = rest.take() {
+            reload::start(asked, origin, &overlay, service, what.clone())?;
+        }
+        watchdog::start(service, (&overlay, &serving), threads)
+    };
+    let end = until_the_end(session, (signals, reload), &place, &mut ready);
+    drop(serving);
+    service.stops();
     match &end {
         // So that those who still ask are answered: nobody will.
         Ok(End::Session(_)) => drop(own),
@@ -108,7 +127,7 @@ pub(super) fn serve(
 /// there.
 fn until_the_end(
     session: Session<Mounted>,
-    mut signals: signal_hook::iterator::Signals,
+    (mut signals, reload): (signal_hook::iterator::Signals, SyncSender<()>),
     place: &Place<'_>,
     ready: &mut impl FnMut() -> io::Result<()>,
 ) -> Result<End, Box<dyn Error>> {
@@ -119,7 +138,10 @@ fn until_the_end(
         .name("signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
-                if signal != SIGHUP && signal_sender.send(End::Signal(signal)).is_err() {
+                if signal == SIGHUP {
+                    // A terminal that closes sends it as well.
+                    let _ = reload.try_send(());
+                } else if signal_sender.send(End::Signal(signal)).is_err() {
                     return;
                 }
             }
