@@ -22,6 +22,7 @@ use super::meta::{Changes, Xattr};
 use super::names::Found;
 use super::through::Way;
 use super::{MAX_WRITE, Mounted, Overlay};
+use crate::config::error::shown;
 use crate::config::{Rule, Update};
 use crate::guard::Guard;
 use crate::guard::locks::{Kind, Lock, Range};
@@ -150,6 +151,7 @@ impl Filesystem for Mounted {
         let handle = fh.and_then(|fh| self.0.handles.get(fh.0).ok());
         let denied = |rule: &Arc<Rule>| rule.update == Update::Deny;
         if size.is_some() && node.rule.as_ref().is_some_and(denied) {
+            self.0.note_denied(&shown(&node.path()));
             return reply.error(Errno::EROFS);
         }
         let caller = self.0.caller(req);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::append::PIECES_KEPT;
+use super::counts::Count;
 use super::file::{GuardedFile, Target};
 use super::permit::Permit;
 use super::queue::{Append, Guard, Job, Place, Waiter, Work, may_come_late};
@@ -75,6 +76,7 @@ impl Queued {
     /// Answers the program.
     fn answer(self, result: io::Result<()>) {
         if let Err(error) = &result {
+            self.of.file.guard().count(Count::Errors, 1);
             self.of.file.tell_of_loss(self.of.earlier, error);
         }
         if result.is_err() {
@@ -450,6 +452,9 @@ impl Guard {
         }
         drop(assumed);
         let Came { whole, error, .. } = came;
+        if error.is_none() {
+            self.shared.events.counts.batch(batch.len(), bytes);
+        }
         if error.is_none() && is_clean && start == size {
             let file = &batch[0].of.file.file;
             self.note_end(&target, (&opener, file.flags), size + bytes as u64);

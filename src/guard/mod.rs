@@ -10,6 +10,7 @@
 //! appends under a turn ([`permit`] says what may be), [`behind`] which are answered before that,
 //! [`pulse`] whether the turn is still ours, [`mend`] what is done after a broken one, [`records`]
 //! the holding back of unfinished records, [`signals`] how a waiting program is interrupted,
+//! [`counts`] and [`events`] what has happened, [`standing`] who has a lock and who waits for it,
 //! [`stuck`] who must not wait, [`keeper`] what must be done later, [`locks`] who holds which
 //! advisory lock.
 
@@ -17,7 +18,9 @@ pub mod acquire;
 pub mod append;
 pub mod batch;
 pub mod behind;
+pub mod counts;
 pub mod dotlocks;
+pub mod events;
 pub mod family;
 pub mod file;
 pub mod holds;
@@ -33,6 +36,7 @@ pub mod records;
 pub mod rhythm;
 pub mod shift;
 pub mod signals;
+pub mod standing;
 pub mod stuck;
 pub mod syscall;
 pub mod visible;
@@ -106,6 +110,8 @@ pub struct Shared {
     /// Held while a file is written to on this host, under whichever name; spread over files by
     /// their inode numbers.
     writing: Box<[Mutex<()>]>,
+    /// What has happened so far.
+    pub events: events::Events,
     /// How much was answered and is not done.
     behind: behind::OfMount,
     /// Puts a file in the place of another that programs may have open; see [`Guards::set_put`].
@@ -167,6 +173,7 @@ impl Guards {
                 writing: std::iter::repeat_with(Mutex::default)
                     .take(WRITING)
                     .collect(),
+                events: events::Events::default(),
                 behind: behind::OfMount::default(),
                 put: OnceLock::new(),
                 directories: DashMap::new(),
@@ -280,6 +287,22 @@ impl Guards {
             .map(|guard| Arc::clone(&guard))
     }
 
+    /// What has happened to the guarded files of the mount so far.
+    pub fn events(&self) -> &events::Events {
+        &self.shared.events
+    }
+
+    /// Who serves the mount.
+    pub fn owner(&self) -> &Owner {
+        &self.shared.owner
+    }
+
+    /// All guards that there are just now.
+    pub fn all(&self) -> Vec<Arc<Guard>> {
+        let guards = self.shared.by_key.iter();
+        guards.map(|guard| Arc::clone(&guard)).collect()
+    }
+
     /// The guards of names in this directory.
     pub fn all_in(&self, dir: Identity) -> Vec<Arc<Guard>> {
         let guards = self.shared.by_key.iter();
@@ -293,12 +316,7 @@ impl Guards {
     /// claims. Gives whether all was finished.
     pub fn finish(&self, limit: Duration) -> bool {
         let deadline = boottime() + limit;
-        let guards: Vec<Arc<Guard>> = self
-            .shared
-            .by_key
-            .iter()
-            .map(|entry| entry.clone())
-            .collect();
+        let guards = self.all();
         let mut finished = true;
         for guard in &guards {
             guard.let_all_go();
