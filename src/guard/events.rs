@@ -1,7 +1,7 @@
 //! What an administrator must know: counted, and said in the log, but not more often than it helps.
 //!
 //! A line is a sentence that begins with the file, and ends with what it is about, to search for:
-//! `log: broke turn 7 of ... [event=break]`. Of one kind and file there is one line within [`QUIET`];
+//! `log: broke turn 7 of ... [event=break]`. Of one kind and file there is one line within ten seconds;
 //! the next one tells how many were left out.
 
 use std::collections::HashMap;

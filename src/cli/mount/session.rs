@@ -15,6 +15,7 @@ use fuser::{Config, Session, SessionACL};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::dead::Dead;
+use super::observed::About;
 use super::own::Own;
 use super::{Plan, fusermount, unusable};
 use crate::config::MountOptions;
@@ -45,6 +46,7 @@ pub(super) fn serve(
     mut ready: impl FnMut() -> io::Result<()>,
 ) -> Result<(), Box<dyn Error>> {
     let threads = plan.threads();
+    let about = About::of(&plan);
     for warning in plan.rules.warnings() {
         log::warn!("{warning}");
     }
@@ -56,6 +58,7 @@ pub(super) fn serve(
         dead,
         options,
         rules,
+        metrics,
     } = plan;
     let settings = Settings {
         many_users: options.allow_other,
@@ -72,6 +75,7 @@ pub(super) fn serve(
     };
     let (session, own) = mount(&overlay, &place, &options, threads)?;
     overlay.set_notifier(session.notifier());
+    let _control = about.observe(&overlay, own.dev(), metrics);
     let end = until_the_end(session, signals, &place, &mut ready);
     match &end {
         // So that those who still ask are answered: nobody will.
