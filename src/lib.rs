@@ -9,4 +9,5 @@ pub mod config;
 pub mod fs;
 pub mod guard;
 pub mod lock;
+pub mod observe;
 pub mod sys;

@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::{BreakArgs, bare, print};
 use crate::config::error::shown;
 use crate::config::{self, Rule, Rules};
+use crate::guard::events::Events;
 use crate::guard::mend::Mending;
 use crate::lock::dotlock::{self, Dotlock};
 use crate::lock::record::Life;
@@ -229,7 +230,9 @@ impl Breaking<'_> {
         let put = |staged: &CStr| self.dir.rename(staged, &self.name);
         let before = self.dir.identity(&self.name)?;
         let names = turns.names().clone();
+        let events = Events::default();
         let mending = Mending {
+            events: &events,
             dir: self.dir,
             name: &self.name,
             names: &names,

@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::options::address;
 
 pub mod bare;
 pub mod bench;
@@ -19,6 +22,7 @@ pub mod mount;
 pub mod mount_table;
 pub mod run;
 pub mod stage;
+pub mod status;
 
 /// Mount a directory so that programs on many hosts update its files safely, even on NFS.
 #[derive(Debug, Parser)]
@@ -48,6 +52,8 @@ enum Command {
     Demo(DemoArgs),
     /// Check a rule file and say in words what each rule does
     CheckConfig(CheckConfigArgs),
+    /// Show what mounts of this host are doing: who waits, for whom, and how much was done
+    Status(StatusArgs),
     /// List the locks that are held under a directory, and by whom
     Locks(LocksArgs),
     /// End a lock whose holder is known to be dead, and fence the file
@@ -82,6 +88,9 @@ pub struct MountArgs {
     /// Threads that read requests from the kernel; 1 is fastest for one program at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
+    /// Serve metrics for Prometheus over HTTP at this port of 127.0.0.1, or at ADDRESS:PORT
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = metrics_address)]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Arguments of `dotlockfs demo`.
@@ -113,6 +122,25 @@ pub struct CheckConfigArgs {
     /// Say which rule applies to this path (relative to the root of the mount); may be repeated
     #[arg(long = "path", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+}
+
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    address::parse(text).map_err(|wanted| format!("it may be {wanted}"))
+}
+
+/// Arguments of `dotlockfs status`.
+#[derive(Debug, Args)]
+#[command(after_long_help = status::HELP)]
+pub struct StatusArgs {
+    /// A mount, or a directory in it; without it all mounts of this host are shown, in short
+    #[arg(value_name = "MNT")]
+    pub mount: Option<PathBuf>,
+    /// Write JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+    /// Look again every second, until Ctrl-C or the end of the mount
+    #[arg(short, long)]
+    pub watch: bool,
 }
 
 /// Arguments of `dotlockfs locks`.
@@ -240,6 +268,7 @@ pub fn main() -> ExitCode {
     let outcome = match (cli.command, cli.mount) {
         (Some(Command::Demo(args)), _) => demo::run(&args),
         (Some(Command::CheckConfig(args)), _) => check_config::run(&args),
+        (Some(Command::Status(args)), _) => status::run(&args),
         (Some(Command::Locks(args)), _) => locks::run(&args),
         (Some(Command::Break(args)), _) => break_lock::run(&args),
         (Some(Command::Bench(args)), _) => bench::run(&args),

@@ -5,6 +5,7 @@ mod daemon;
 mod dead;
 mod fusermount;
 pub mod helper;
+mod observed;
 mod own;
 mod reload;
 mod remount;
@@ -17,6 +18,7 @@ mod watchdog;
 use std::error::Error;
 use std::fs;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,6 +28,7 @@ use crate::backing;
 use crate::config::error::shown;
 use crate::config::options::{self, Unknown};
 use crate::config::{MountOptions, Rules};
+use crate::observe::http;
 use crate::sys;
 pub(super) use daemon::log_plainly;
 use dead::Dead;
@@ -56,6 +59,8 @@ struct Plan {
     rules: Rules,
     /// Where they stand.
     origin: Origin,
+    /// The port at which metrics are to be served, if they are.
+    metrics: Option<TcpListener>,
 }
 
 /// Runs it. In the background this returns once the mount answers.
@@ -67,6 +72,7 @@ pub fn run(args: MountArgs) -> Result<ExitCode, Box<dyn Error>> {
     options.config = args.config.or(options.config);
     options.log_level.get_or_insert(args.log_level);
     options.threads.get_or_insert(args.threads);
+    options.metrics = args.metrics.or(options.metrics);
     let asked = Asked {
         source: args.source,
         mountpoint: args.mountpoint,
@@ -191,6 +197,7 @@ fn check(asked: Asked) -> Result<Plan, Box<dyn Error>> {
     let file = options.config.as_deref();
     let origin = Origin::new(file, &options, &source, (&root, places))?;
     let rules = origin.load()?;
+    let metrics = options.metrics.map(http::bind).transpose()?;
     Ok(Plan {
         root,
         mountpoint,
@@ -199,6 +206,7 @@ fn check(asked: Asked) -> Result<Plan, Box<dyn Error>> {
         origin,
         source,
         options,
+        metrics,
     })
 }
 
@@ -228,13 +236,8 @@ fn check_type(options: &MountOptions, root: &OwnedFd, source: &Path) -> Result<(
         return Ok(());
     }
     let unknown = |error| unusable(source, "the type of its file system is not known", &error);
-    let id = mount_table::id_of(root).map_err(unknown)?;
-    let dev = sys::fs::statx(root, c"", 0).map_err(unknown)?.dev;
-    let table = mount_table::read().map_err(unknown)?;
-    // The mount of a copy is in no table.
-    let by_id = table.iter().find(|entry| entry.id == id);
-    let entry = by_id.or_else(|| table.iter().find(|entry| entry.dev == dev));
-    let kind = entry.map_or("an unknown file system", |entry| &entry.kind);
+    let kind = file_system(root).map_err(unknown)?;
+    let kind = kind.as_deref().unwrap_or("an unknown file system");
     let wanted = |wanted: &String| wanted == kind || (wanted == "nfs" && kind == "nfs4");
     match options.require_mount.iter().any(wanted) {
         true => Ok(()),
@@ -245,6 +248,17 @@ fn check_type(options: &MountOptions, root: &OwnedFd, source: &Path) -> Result<(
         )
         .into()),
     }
+}
+
+/// The type of the file system that the source is on, where the table of mounts tells it.
+fn file_system(root: &OwnedFd) -> io::Result<Option<String>> {
+    let id = mount_table::id_of(root)?;
+    let dev = sys::fs::statx(root, c"", 0)?.dev;
+    let table = mount_table::read()?;
+    // The mount of a copy is in no table.
+    let by_id = table.iter().find(|entry| entry.id == id);
+    let entry = by_id.or_else(|| table.iter().find(|entry| entry.dev == dev));
+    Ok(entry.map(|entry| entry.kind.clone()))
 }
 
 /// A path that cannot be used, with the reason and without the number of the error.

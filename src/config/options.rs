@@ -1,8 +1,10 @@
 //! The words after `-o`: those of dotlockfs, those for the kernel, and those that mount(8)
 //! and fstab(5) use among themselves and pass on.
 
+pub mod address;
 mod words;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::error::{ConfigError, shown_text};
@@ -33,6 +35,8 @@ pub struct MountOptions {
     /// `threads=N`: how many threads read requests, from 1 to [`THREADS_MAX`]. Default: none, as
     /// the command line says.
     pub threads: Option<u16>,
+    /// `metrics=[ADDRESS:]PORT`: where metrics are served over HTTP. Default: none, nowhere.
+    pub metrics: Option<SocketAddr>,
     /// `require_mount[=TYPE[:TYPE...]]`: the source must lie on a file system of one of these types,
     /// or nothing is mounted. Without a value the type is `nfs`, which means `nfs4` too. Default:
     /// none, any file system will do.
@@ -187,6 +191,10 @@ impl MountOptions {
                 Ok(threads @ 1..=THREADS_MAX) => self.threads = Some(threads),
                 _ => return Err(fault("the number may be from 1 to 64")),
             },
+            "metrics" => match address::parse(value) {
+                Ok(address) => self.metrics = Some(address),
+                Err(wanted) => return Err(fault(&format!("it may be {wanted}"))),
+            },
             "require_mount" => self.require_mount = list("type")?,
             "fsname" => self.fsname = Some(value.to_owned()),
             // Whoever looks for mounts of dotlockfs looks for this type.
@@ -322,6 +330,13 @@ mod tests {
                     ..none()
                 },
             ),
+            (
+                "metrics=1,metrics=:9469",
+                MountOptions {
+                    metrics: Some(([127, 0, 0, 1], 9469).into()),
+                    ..none()
+                },
+            ),
             ("require_mount", on(&["nfs"])),
             (
                 "require_mount=ceph:fuse.glusterfs",
@@ -397,6 +412,7 @@ mod tests {
                 "threads=65",
                 "mount option threads=65: the number may be from 1 to 64",
             ),
+            ("metrics=x", "mount option metrics=x: it may be a port, or"),
             (
                 "subtype=x",
                 "mount option subtype=x: it is always dotlockfs",

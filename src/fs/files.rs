@@ -20,6 +20,7 @@ use super::private::Private;
 use super::reading;
 use super::{Overlay, with_umask_of};
 use crate::backing::{Caller, Kind};
+use crate::config::error::shown;
 use crate::config::{Ack, Rule, Update};
 use crate::guard::append::{Pages, backing_flags};
 use crate::guard::{AppendFile, Guard, GuardedFile, Hold, Job, Key, Target, Waiter, Work};
@@ -116,9 +117,12 @@ impl Overlay {
         }
         let mut reader = None;
         if let Some(rule) = &node.rule
-            && self.must_lock(rule, flags, || {
-                node.guard_key().is_some_and(|key| self.is_held_here(&key))
-            })?
+            && self.must_lock(
+                rule,
+                flags,
+                || shown(&node.path()),
+                || node.guard_key().is_some_and(|key| self.is_held_here(&key)),
+            )?
         {
             reader = self.reading_hold(waiter.tid, node, flags);
             if reader.is_none() {
@@ -197,11 +201,13 @@ impl Overlay {
         self.note_new_file(req.pid());
         let overlay = Arc::clone(self);
         match &new.rule {
-            Some(rule) => match self.must_lock(rule, flags, || false) {
-                Ok(false) => {}
-                Ok(true) => return self.create_under_lock(req, new, reply),
-                Err(error) => return reply(Err(error)),
-            },
+            Some(rule) => {
+                match self.must_lock(rule, flags, || label(&new.parent, name), || false) {
+                    Ok(false) => {}
+                    Ok(true) => return self.create_under_lock(req, new, reply),
+                    Err(error) => return reply(Err(error)),
+                }
+            }
             None if name.as_bytes().ends_with(b".lock") => {
                 let (place, maker) = (Arc::clone(&new.parent), self.waiter(req));
                 let make = move || reply(overlay.create(&new, None));

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fuser::{FileHandle, Request};
+use log::Level;
 
 use super::files::{Created, Descriptor, NewFile, Opened};
 use super::handles::Handle;
@@ -14,7 +15,9 @@ use super::private::Private;
 use super::reading;
 use super::{Overlay, versions::Version};
 use crate::backing::Caller;
+use crate::config::error::shown;
 use crate::config::{Append, Replace, Rule, Update};
+use crate::guard::events::Event;
 use crate::guard::{Guard, Hold, Job, Key, Target, Waiter, Work, family};
 use crate::lock::RealDirectory;
 use crate::sys;
@@ -23,7 +26,8 @@ use crate::sys;
 pub(super) const FMODE_EXEC: i32 = 0x20;
 
 impl Overlay {
-    /// Whether a file with this rule must be locked to be opened with `flags`.
+    /// Whether a file with this rule must be locked to be opened with `flags`. `label` is its name for
+    /// messages.
     ///
     /// # Errors
     /// `EROFS` where it may not be opened so at all. (Not `EACCES`, which some programs take for a
@@ -32,6 +36,7 @@ impl Overlay {
         &self,
         rule: &Rule,
         flags: i32,
+        label: impl FnOnce() -> String,
         is_held: impl FnOnce() -> bool,
     ) -> io::Result<bool> {
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
@@ -43,10 +48,20 @@ impl Overlay {
             (true, false) => match rule.update {
                 Update::Open | Update::Atomic => Ok(true),
                 Update::Off => Ok(false),
-                Update::Deny => Err(io::Error::from_raw_os_error(libc::EROFS)),
+                Update::Deny => {
+                    self.note_denied(&label());
+                    Err(io::Error::from_raw_os_error(libc::EROFS))
+                }
             },
             (false, _) => Ok(rule.replace == Replace::Hold && flags & FMODE_EXEC == 0),
         }
+    }
+
+    /// The rule of this file lets nobody write so.
+    pub(super) fn note_denied(&self, label: &str) {
+        let what = format_args!("opened for writing, which its rule denies: EROFS");
+        let events = self.guards.events();
+        events.happened(Event::Denied, Level::Info, label, what);
     }
 
     /// Whether a program on this host has the lock of a guarded name, or has made its lock file.
@@ -382,10 +397,14 @@ impl Overlay {
         if now == Some(version) || now.is_none() {
             return Ok(());
         }
-        log::info!(
-            "{}: process {} would overwrite a newer version than it has read, and gets ESTALE",
-            node.path().display(),
-            process.pid
+        self.guards.events().happened(
+            Event::Stale,
+            Level::Info,
+            &shown(&node.path()),
+            format_args!(
+                "process {} would overwrite a newer version than it has read, and gets ESTALE",
+                process.pid
+            ),
         );
         Err(io::Error::from_raw_os_error(libc::ESTALE))
     }

@@ -139,6 +139,16 @@ impl Overlay {
         Ok(overlay)
     }
 
+    /// The guards of the mount, for those who watch it.
+    pub fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
+    /// Whether the kernel may read and write files by itself that are not guarded.
+    pub fn passes_through(&self) -> bool {
+        self.through.is_enabled()
+    }
+
     /// Gives the way by which the kernel is told that a file has changed.
     pub fn set_notifier(&self, notifier: Notifier) {
         let _ = self.notifier.set(notifier);

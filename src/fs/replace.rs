@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use fuser::RenameFlags;
+use log::Level;
 
 use super::Overlay;
 use super::dirs::{Reply, Vacate};
@@ -15,6 +16,7 @@ use super::private::Private;
 use super::versions::Version;
 use crate::backing::{Caller, Kind};
 use crate::config::{Replace, Rule};
+use crate::guard::events::Event;
 use crate::guard::{Guard, GuardedFile, Hold, Job, Waiter, Work, family};
 use crate::lock::{Identity, LockNames, RealDirectory};
 use crate::sys;
@@ -191,10 +193,13 @@ impl Overlay {
             if let Some(last) = last.filter(|_| is_checked)
                 && guard.look()?.map(Version::from) != Some(last)
             {
-                log::info!(
-                    "{}: process {pid} would replace a newer version than it has read, and gets \
-                     ESTALE",
-                    guard.label()
+                guard.happened(
+                    Event::Stale,
+                    Level::Info,
+                    format_args!(
+                        "process {pid} would replace a newer version than it has read, and gets \
+                         ESTALE"
+                    ),
                 );
                 return Err(io::Error::from_raw_os_error(libc::ESTALE));
             }

@@ -23,6 +23,7 @@ use super::meta::{Changes, Xattr};
 use super::names::Found;
 use super::through::Way;
 use super::{MAX_WRITE, Mounted, Overlay};
+use crate::config::error::shown;
 use crate::config::{Rule, Update};
 use crate::guard::Guard;
 use crate::guard::locks::{Kind, Lock, Range};
@@ -157,6 +158,7 @@ impl Filesystem for Mounted {
         }
         let denied = |rule: &Arc<Rule>| rule.update == Update::Deny;
         if size.is_some() && node.rule.as_ref().is_some_and(denied) {
+            self.0.note_denied(&shown(&node.path()));
             return reply.error(Errno::EROFS);
         }
         let caller = self.0.caller(req);

@@ -68,6 +68,11 @@ struct OpenFile {
 }
 
 impl Through {
+    /// Whether files may be registered.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Acquire)
+    }
+
     /// From now on files may be registered.
     pub fn enable(&self) {
         self.enabled.store(true, Ordering::Release);
@@ -205,7 +210,7 @@ impl Overlay {
         by: &Caller,
         register: impl FnOnce(&OwnedFd) -> io::Result<BackingId>,
     ) -> Way {
-        if !self.through.enabled.load(Ordering::Acquire) || !is_concerned(handle) {
+        if !self.through.is_enabled() || !is_concerned(handle) {
             return Way::Asking;
         }
         let fd = handle.fd();

@@ -6,6 +6,10 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use log::Level;
+
+use super::counts::Count;
+use super::events::Event;
 use super::holds::MOMENT;
 use super::pulse::Pulse;
 use super::queue::{Guard, Job};
@@ -70,11 +74,16 @@ impl Guard {
                             format!("which has shown no sign of life for {time}")
                         }
                     };
-                    log::warn!("{}: broke turn {n} of {holder}, {why}", self.label);
+                    self.happened(
+                        Event::Break,
+                        Level::Warn,
+                        format_args!("broke turn {n} of {holder}, {why}"),
+                    );
                 }
                 Ok(Progress::Taken(n)) => {
                     let now = boottime();
                     let holder = turns.holder_of(n);
+                    self.sees(n, || turns.owner_of(n));
                     let mut pause = {
                         let mut rhythm = self.rhythm.lock();
                         rhythm.sees(n, holder, now.saturating_sub(began), now);
@@ -112,6 +121,8 @@ impl Guard {
             }
         };
         self.rhythm.lock().takes(turn.n, boottime());
+        self.count(Count::Turns, 1);
+        self.sees_nobody();
         self.set_pulse(Some(Pulse {
             turn: turn.n,
             actor: turn.actor,
@@ -159,6 +170,7 @@ impl Guard {
                 self.as_actor(caller, turn.actor, || dotlock::take(&*self.dir, turn, lock))?;
             if taken == Dotlock::Held {
                 self.shared.foreign.remove(self.key());
+                self.sees_nobody();
                 return Ok(true);
             }
             let look = || self.dir.identity(lock);
@@ -170,6 +182,7 @@ impl Guard {
             if self.as_actor(caller, turn.actor, || self.remove_left_behind(lock))? {
                 continue;
             }
+            self.sees_lock_file();
             let holder = || format!("a program that made {}.lock", self.label);
             if self
                 .wait(&mut pause, LONGEST_FOREIGN_PAUSE, holder)
@@ -214,12 +227,14 @@ impl Guard {
     pub(super) fn expire_at(&self, now: Duration, holder: impl Fn() -> String) {
         let timeout = self.rule().lock_timeout;
         let waited = |job: &Job| now.saturating_sub(job.queued);
+        self.tell_of_long_wait(now, &holder);
         let spared = self.queue.lock().those_that_wait_for_a_close();
         let impatient = |job: &Job| {
             let patience = job.waiter.patience.filter(|_| !job.is_half_done());
             patience.is_some_and(|limit| waited(job) >= limit) && !spared.contains(&job.number)
         };
         for job in self.take_jobs(impatient) {
+            self.count(Count::Timeouts, 1);
             job.refuse(libc::EAGAIN);
         }
         let late = |job: &Job| {
@@ -227,12 +242,16 @@ impl Guard {
         };
         let late = self.take_jobs(late);
         if !late.is_empty() {
-            log::warn!(
-                "{}: waited {} for the lock, which is held by {}; {} calls fail with EAGAIN",
-                self.label,
-                humantime::format_duration(timeout),
-                holder(),
-                late.len(),
+            self.count(Count::Timeouts, late.len() as u64);
+            self.happened(
+                Event::Timeout,
+                Level::Warn,
+                format_args!(
+                    "waited {} for the lock, which is held by {}; {} calls fail with EAGAIN",
+                    humantime::format_duration(timeout),
+                    holder(),
+                    late.len(),
+                ),
             );
         }
         for job in late {

@@ -179,6 +179,7 @@ impl Guard {
         if !is_plain || !written.is_done() || self.is_slow_at(now) || !self.show_here() {
             return borrowed.leave(written);
         }
+        self.has_not_waited();
         let done = written.into_done();
         // The next record may be here as soon as this one is answered.
         borrowed.give_back(now);

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::append::PIECES_KEPT;
+use super::counts::Count;
 use super::file::{GuardedFile, Target};
 use super::permit::Permit;
 use super::queue::{Append, Guard, Job, Place, Waiter, Work, may_come_late};
@@ -81,6 +82,7 @@ impl Queued {
     /// Answers the program.
     pub(super) fn answer(self, result: io::Result<()>) {
         if let Err(error) = &result {
+            self.of.file.guard().count(Count::Errors, 1);
             self.of.file.tell_of_loss(self.of.earlier, error);
         }
         if result.is_err() {
@@ -482,6 +484,9 @@ impl Guard {
         }
         drop(assumed);
         let Came { whole, error, .. } = came;
+        if error.is_none() {
+            self.shared.events.counts.batch(batch.len(), bytes);
+        }
         if error.is_none() && is_clean && start == size {
             let file = &batch[0].of.file.file;
             self.note_end(&target, (&opener, file.flags), size + bytes as u64);

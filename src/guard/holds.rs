@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use log::Level;
 use parking_lot::Mutex;
 
+use super::events::Event;
 use super::family::{Line, is_single_threaded, related};
 use super::locks::{Holder, Lock};
 use super::queue::{Guard, Job, Queue, Waiter, Work};
@@ -304,10 +306,10 @@ impl Guard {
         if self.turn_number() != turn || !queue.is_held() {
             return;
         }
-        log::error!(
-            "{}: turn {turn} was ended by another host while programs on this one held the lock; \
-             what they write now fails with EIO",
-            self.label
+        self.has_lost(
+            turn,
+            Event::LostWhileHeld,
+            " while programs on this one held the lock; what they write now fails with EIO",
         );
         // A write of theirs may be under way. So if the turn stands after all, being only not the
         // newest, it must not end well.
@@ -432,10 +434,13 @@ pub(super) fn end_circles(guards: &[Arc<Guard>]) {
             return;
         };
         for job in guard.take_jobs(|job| job.number == *number) {
-            log::warn!(
-                "{}: process {} waits for itself by way of others, and gets EDEADLK",
-                guard.label,
-                job.pid()
+            guard.happened(
+                Event::Deadlock,
+                Level::Warn,
+                format_args!(
+                    "process {} waits for itself by way of others, and gets EDEADLK",
+                    job.pid()
+                ),
             );
             job.refuse(libc::EDEADLK);
         }

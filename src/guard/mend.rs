@@ -7,6 +7,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use log::Level;
+
+use super::events::{Event, Events};
 use crate::backing::{Caller, Credentials, Kind, Kinds, copy};
 use crate::config::{Fence as Policy, Rule};
 use crate::lock::fence::{self, Fence};
@@ -51,6 +54,8 @@ pub struct Mending<'a> {
     pub is_prompt: &'a dyn Fn() -> io::Result<()>,
     /// How the copy takes the place of the file.
     pub put: &'a Put<'a>,
+    /// Gets to know of a fence.
+    pub events: &'a Events,
 }
 
 /// A copy that is to take the place of the file.
@@ -150,11 +155,15 @@ impl Mending<'_> {
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }
         fence::clean(dir, names, k);
-        log::warn!(
-            "{}: fenced after turn {} was broken: {} bytes were copied (fence {k})",
+        self.events.happened(
+            Event::Fence,
+            Level::Warn,
             self.label,
-            self.turn - 1,
-            copy.size
+            format_args!(
+                "fenced after turn {} was broken: {} bytes were copied (fence {k})",
+                self.turn - 1,
+                copy.size
+            ),
         );
         Ok(())
     }

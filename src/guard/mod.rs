@@ -7,9 +7,10 @@
 //!
 //! [`queue`] holds what waits, [`shift`] the worker's run from taking a turn to ending it ([`acquire`]
 //! is how it gets one), [`append`] an open file that is appended to, [`batch`] what is done with
-//! appends under a turn, [`at_once`] which are made by the thread that has brought them ([`permit`] says what may be), [`behind`] which are answered before that,
-//! [`pulse`] whether the turn is still ours, [`mend`] what is done after a broken one, [`records`]
+//! appends under a turn ([`permit`] says what may be), [`at_once`] which are made by the thread that
+//! has brought them, [`behind`] which are answered before they are made, [`pulse`] whether the turn is still ours, [`mend`] what is done after a broken one, [`records`]
 //! the holding back of unfinished records, [`signals`] how a waiting program is interrupted,
+//! [`counts`] and [`events`] what has happened, [`standing`] who has a lock and who waits for it,
 //! [`stuck`] who must not wait, [`keeper`] what must be done later, [`locks`] who holds which
 //! advisory lock.
 
@@ -18,7 +19,9 @@ pub mod append;
 pub mod at_once;
 pub mod batch;
 pub mod behind;
+pub mod counts;
 pub mod dotlocks;
+pub mod events;
 pub mod family;
 pub mod file;
 pub mod holds;
@@ -34,6 +37,7 @@ pub mod records;
 pub mod rhythm;
 pub mod shift;
 pub mod signals;
+pub mod standing;
 pub mod stuck;
 pub mod syscall;
 pub mod visible;
@@ -115,6 +119,8 @@ pub struct Shared {
     may_lend: bool,
     /// A thread of requests makes an append.
     borrowing: at_once::Borrowing,
+    /// What has happened so far.
+    pub events: events::Events,
     /// How much was answered and is not done.
     behind: behind::OfMount,
     /// Rules with other records were in force before; see [`Guards::set_records_changed`].
@@ -188,6 +194,7 @@ impl Guards {
                     .collect(),
                 may_lend: threads > 1,
                 borrowing: at_once::Borrowing::default(),
+                events: events::Events::default(),
                 behind: behind::OfMount::default(),
                 records_changed: AtomicBool::new(false),
                 put: OnceLock::new(),
@@ -314,6 +321,22 @@ impl Guards {
             .map(|guard| Arc::clone(&guard))
     }
 
+    /// What has happened to the guarded files of the mount so far.
+    pub fn events(&self) -> &events::Events {
+        &self.shared.events
+    }
+
+    /// Who serves the mount.
+    pub fn owner(&self) -> &Owner {
+        &self.shared.owner
+    }
+
+    /// All guards that there are just now.
+    pub fn all(&self) -> Vec<Arc<Guard>> {
+        let guards = self.shared.by_key.iter();
+        guards.map(|guard| Arc::clone(&guard)).collect()
+    }
+
     /// The guards of names in this directory.
     pub fn all_in(&self, dir: Identity) -> Vec<Arc<Guard>> {
         let guards = self.shared.by_key.iter();
@@ -338,12 +361,7 @@ impl Guards {
     /// claims. Gives whether all was finished.
     pub fn finish(&self, limit: Duration) -> bool {
         let deadline = boottime() + limit;
-        let guards: Vec<Arc<Guard>> = self
-            .shared
-            .by_key
-            .iter()
-            .map(|entry| entry.clone())
-            .collect();
+        let guards = self.all();
         let mut finished = true;
         for guard in &guards {
             guard.let_all_go();

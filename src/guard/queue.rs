@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::append::{AppendFile, Held};
 use super::at_once::Lending;
 use super::behind::Behind;
+use super::counts::Count;
 use super::family::{self, Line};
 use super::holds::Entry;
 use super::locks::{Closing, Holder, Lock, Range, Space, Table};
@@ -23,6 +24,7 @@ use super::looked::Memory;
 use super::pulse::Pulse;
 use super::rhythm::Rhythm;
 use super::signals::{self, Signals};
+use super::standing::Sight;
 use super::visible::Visible;
 use super::{Key, Shared};
 use crate::backing::Caller;
@@ -81,6 +83,8 @@ pub struct Guard {
     pub(super) memory: Mutex<Memory>,
     /// How hosts take turns; only who runs the guard uses it.
     pub(super) rhythm: Mutex<Rhythm>,
+    /// Whom it waits for, for those who watch.
+    pub(super) sight: Sight,
     retired: AtomicBool,
     replacing: Mutex<()>,
     kept: Mutex<Vec<Kept>>,
@@ -345,6 +349,7 @@ impl Guard {
             pulse: Mutex::new(None),
             memory: Mutex::default(),
             rhythm: Mutex::default(),
+            sight: Sight::default(),
             retired: AtomicBool::new(false),
             replacing: Mutex::new(()),
             kept: Mutex::default(),
@@ -780,6 +785,7 @@ impl Guard {
                 && !job.is_half_done()
         };
         for job in self.take_jobs(is_meant) {
+            self.count(Count::Interrupted, 1);
             job.refuse(libc::EINTR);
         }
     }
@@ -788,6 +794,7 @@ impl Guard {
     pub(super) fn give_up(&self) {
         self.queue.lock().scheduled = false;
         for job in self.take_jobs(|_| true) {
+            self.count(Count::Errors, 1);
             job.refuse(libc::EAGAIN);
         }
     }

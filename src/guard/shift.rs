@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::acquire::FIRST_PAUSE;
 use super::at_once::Loan;
 use super::batch::{Queued, Written};
+use super::counts::Count;
+use super::events::Event;
 use super::mend::{self, Mending};
 use super::permit::{UnderTurn, WithoutTurn};
 use super::pieces::Unfinished;
@@ -105,6 +107,7 @@ impl Guard {
             show_life: &|| self.show_life(),
             is_prompt: &|| self.is_prompt(),
             put: &put,
+            events: &self.shared.events,
         };
         let credentials = &self.shared.credentials;
         mend::as_whoever_may(credentials, &self.dir, &self.name, caller, || {
@@ -233,7 +236,9 @@ impl Guard {
                 }
                 return self.settle(caller, turn);
             }
-            if self.is_slow() && !goes_on && !self.is_held() {
+            let now = boottime();
+            self.has_waited(&batch, now);
+            if self.is_slow_at(now) && !goes_on && !self.is_held() {
                 // We slept while we waited for it; it is done under another turn.
                 self.requeue(batch);
                 return self.settle(caller, turn);
@@ -305,11 +310,7 @@ impl Guard {
             ours => {
                 self.settle(caller, turn);
                 if ours.is_err() {
-                    log::error!(
-                        "{}: turn {} was ended by another host while we wrote",
-                        self.label,
-                        turn.n
-                    );
+                    self.has_lost(turn.n, Event::Lost, " while we wrote");
                 }
                 self.lose(turn.n);
                 turn.inherits = true;
@@ -604,7 +605,7 @@ impl Guard {
             let error = match ended {
                 Ok(Ended::Clean) => return,
                 Ok(Ended::Broken) => {
-                    log::warn!("{}: turn {} was ended by another host", self.label, turn.n);
+                    self.has_lost(turn.n, Event::Lost, "");
                     return;
                 }
                 Err(error) if is_gone(&error) && self.directory_is_gone() => return,
@@ -702,6 +703,7 @@ impl Guard {
             waited >= self.rule().lock_timeout && !job.is_half_done()
         };
         for job in self.take_jobs(is_late) {
+            self.count(Count::Errors, 1);
             job.refuse(error.raw_os_error().unwrap_or(libc::EIO));
         }
         self.expire_at(now, || {
@@ -714,6 +716,7 @@ impl Guard {
         log::debug!("{}: could not take the lock: {error}", self.label);
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         for job in self.take_jobs(|job| job.waiter.caller.uid == caller.uid) {
+            self.count(Count::Errors, 1);
             job.refuse(errno);
         }
     }

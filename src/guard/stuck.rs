@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use log::Level;
+
+use super::events::Event;
 use super::family;
 use super::queue::{Guard, Job, Work};
 use crate::sys::process::boottime;
@@ -68,11 +71,14 @@ pub(super) fn free_holders(guards: &[Arc<Guard>], sleeps: &mut Sleeps) {
             continue;
         };
         for job in guard.take_jobs(|job| is_in_the_way(job) && !family::related(job.pid(), *pid)) {
-            log::warn!(
-                "{}: process {} waits for the lock, and keeps process {pid}, which has it, from \
-                 going on; it gets EDEADLK",
-                guard.label(),
-                job.pid()
+            guard.happened(
+                Event::Deadlock,
+                Level::Warn,
+                format_args!(
+                    "process {} waits for the lock, and keeps process {pid}, which has it, from \
+                     going on; it gets EDEADLK",
+                    job.pid()
+                ),
             );
             job.refuse(libc::EDEADLK);
         }

@@ -91,7 +91,7 @@ pub struct Turns {
     /// is to be listed again.
     waiting: Option<(u64, Duration, Duration)>,
     /// Which process each claim is of.
-    holders: HashMap<Identity, Holder>,
+    holders: HashMap<Identity, (Holder, Option<Arc<Owner>>)>,
     old: Vec<Old>,
     leftovers: HashMap<CString, Duration>,
 }
@@ -325,7 +325,13 @@ impl Turns {
     /// Who holds turn `n`, if an attempt has just found that somebody does.
     pub fn holder_of(&self, n: u64) -> Option<Holder> {
         let (_, claim) = self.holder.filter(|(of, _)| *of == n)?;
-        self.holders.get(&claim).copied()
+        self.holders.get(&claim).map(|(holder, _)| *holder)
+    }
+
+    /// What the claim of that holder says of it, if that is known.
+    pub fn owner_of(&self, n: u64) -> Option<Arc<Owner>> {
+        let (_, claim) = self.holder.filter(|(of, _)| *of == n)?;
+        self.holders.get(&claim)?.1.clone()
     }
 
     /// Finds out which process holds turn `n`: it has a claim for each user, so the record in one that
@@ -344,9 +350,9 @@ impl Turns {
         let Ok(text) = dir.read_if_ours(&self.names.turn(n)) else {
             return;
         };
-        let owner = Owner::parse(&text);
-        let holder = owner.map_or(Holder::of_claim(claim), |owner| Holder::of(&owner));
-        self.holders.insert(claim, holder);
+        let owner = Owner::parse(&text).map(Arc::new);
+        let holder = owner.as_deref().map_or(Holder::of_claim(claim), Holder::of);
+        self.holders.insert(claim, (holder, owner));
     }
 
     /// What a listing has shown; `None` where it could not be made because our claim was removed

@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use super::calls::{self, Call};
 use super::{check, check_size};
 
 /// A point in time as the kernel gives it: seconds and nanoseconds since 1970.
@@ -90,6 +91,9 @@ pub fn openat(dir: impl AsFd, name: &CStr, flags: i32, mode: u32) -> io::Result<
 /// `statx(2)` of a name in a directory, or of the descriptor itself where `name` is empty.
 /// `flags` are `AT_*`; symbolic links are not followed.
 pub fn statx(dir: impl AsFd, name: &CStr, flags: i32) -> io::Result<Stat> {
+    if flags & libc::AT_STATX_FORCE_SYNC != 0 {
+        calls::count(Call::Getattr);
+    }
     let mut out = MaybeUninit::<libc::statx>::uninit();
     // SAFETY: `name` is NUL-terminated, `out` is writable and of the right size.
     check(unsafe {
@@ -128,6 +132,7 @@ pub fn linkat(
     new: &CStr,
     flags: i32,
 ) -> io::Result<()> {
+    calls::count(Call::Link);
     // SAFETY: both names are NUL-terminated and outlive the call.
     check(unsafe {
         libc::linkat(
@@ -323,6 +328,7 @@ pub fn pread(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> io::Result<usize>
 
 /// `pwrite(2)`.
 pub fn pwrite(fd: impl AsFd, data: &[u8], offset: u64) -> io::Result<usize> {
+    calls::count(Call::Write);
     let offset = to_offset(offset)?;
     // SAFETY: `data` is readable for its length.
     check_size(unsafe {
@@ -358,6 +364,7 @@ pub fn write(fd: impl AsFd, data: &[u8]) -> io::Result<usize> {
 
 /// `fsync(2)`, or `fdatasync(2)` where `data_only` is set.
 pub fn fsync(fd: impl AsFd, data_only: bool) -> io::Result<()> {
+    calls::count(Call::Sync);
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: both take a descriptor only.
     check(unsafe {

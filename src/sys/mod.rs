@@ -4,6 +4,7 @@
 //! [`io::Error`] and raw numbers into types, and decides nothing: *why* a call
 //! is made is explained where it is made.
 
+pub mod calls;
 pub mod creds;
 pub mod dirents;
 pub mod fds;

@@ -36,6 +36,11 @@ impl<'a> Own<'a> {
         })
     }
 
+    /// The number of its file system.
+    pub(super) fn dev(&self) -> u64 {
+        self.dev
+    }
+
     /// Unmounts it, lazily where programs still use it; they then see the end when this process ends.
     ///
     /// # Errors

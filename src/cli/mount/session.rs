@@ -15,6 +15,7 @@ use fuser::{Config, Session, SessionACL};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::dead::Dead;
+use super::observed::About;
 use super::own::Own;
 use super::service::Service;
 use super::{Plan, fusermount, reload, unusable, watchdog};
@@ -47,6 +48,7 @@ pub(super) fn serve(
     mut ready: impl FnMut() -> io::Result<()>,
 ) -> Result<(), Box<dyn Error>> {
     let threads = plan.threads();
+    let about = About::of(&plan);
     for warning in plan.rules.warnings() {
         log::warn!("{warning}");
     }
@@ -59,6 +61,7 @@ pub(super) fn serve(
         options,
         rules,
         origin,
+        metrics,
     } = plan;
     let what = format!("{} at {}", shown(&source), shown(&mountpoint));
     let words = origin.words(&rules);
@@ -78,6 +81,7 @@ pub(super) fn serve(
     };
     let (session, own) = mount(&overlay, &place, &options, threads)?;
     overlay.set_notifier(session.notifier());
+    let _control = about.observe(&overlay, own.dev(), metrics);
     // One that waits is enough: what it reads is newer than what asked for it.
     let (reload, asked) = mpsc::sync_channel(1);
     let mut rest = Some((asked, origin));
