@@ -1,6 +1,8 @@
 //! The words after `-o`: those of dotlockfs, those for the kernel, and those that mount(8)
 //! and fstab(5) use among themselves and pass on.
 
+#[cfg(test)]
+mod documented;
 mod words;
 
 use std::path::PathBuf;
