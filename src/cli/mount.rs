@@ -31,8 +31,8 @@ pub(super) use session::{open_device, prepare_process};
 
 /// More about it, for `--help`.
 pub const HELP: &str = "\
-dotlockfs returns when the mount answers, and goes on in the background. Do the same on every host \
-that writes. Rules in SOURCE/.dotlockfs.toml say which files are guarded, and how; without them it is \
+Programs need not be changed. dotlockfs returns when the mount answers, and goes on in the \
+background. Do the same on every host that writes. Rules in SOURCE/.dotlockfs.toml say which files are guarded, and how; without them it is \
 every file, for appends and for flock and fcntl locks.
 
 Mount options:

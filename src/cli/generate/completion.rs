@@ -39,8 +39,8 @@ fn for_zsh(command: &Command) -> String {
                  'directories:directory:_files -/'}\"";
     let script = script.replacen("\":: :_dotlockfs_commands\"", first, 1);
     // The first word is no subcommand, so the next is the mountpoint.
-    let (before, after) = script.rsplit_once("\n    esac\n").unwrap_or((&script, ""));
-    format!("{before}\n(*)\n_files -/ && ret=0\n;;\n    esac\n{after}")
+    let end = "\n        esac\n";
+    script.replacen(end, &format!("\n(*)\n_files -/ && ret=0\n;;{end}"), 1)
 }
 
 /// The command without what is hidden, which completions would offer, and with those of its own
