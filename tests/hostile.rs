@@ -714,7 +714,11 @@ fn another_user_in_a_sticky_directory_is_survived() {
         !done
     });
     assert!(refused, "{}", field.logged());
-    assert!(field.logged().contains("could not remove .log.note.7"));
+    assert!(
+        field
+            .logged()
+            .contains("could not remove .log.note.7, and calls fail until it is gone")
+    );
     fs::remove_file(field.path(&name_of("log", "note.7"))).expect("remove");
     line(&field.two, "well").success();
     assert_eq!(field.text("log"), expected + "well\n");

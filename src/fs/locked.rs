@@ -282,7 +282,10 @@ impl Overlay {
             && hold.is_some()
             && let Err(error) = write_back(handle)
         {
-            log::error!("{}: not written: {error}", handle.node.path().display());
+            log::error!(
+                "{}: what a program wrote before it closed the file may not be on the server: {error}",
+                handle.node.path().display()
+            );
         }
         if let (Some(private), Some(hold)) = (&handle.private, &hold)
             && written

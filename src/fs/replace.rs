@@ -242,7 +242,10 @@ impl Overlay {
         // Whoever moved the file away meanwhile, or wrote to it otherwise, must not lose that.
         let now = guard.look()?.map(Version::from);
         if now != handle.version {
-            log::error!("{}: has changed under a private copy of it", guard.label());
+            log::error!(
+                "{}: is another file than it was when its private copy was made",
+                guard.label()
+            );
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
         self.replace_files(&[guard], (kind, &opener), &|| {

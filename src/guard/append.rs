@@ -141,6 +141,14 @@ impl AppendFile {
                 let mut held_back = self.held_back.lock();
                 let before = std::mem::take(&mut held_back.bytes);
                 let split = records::split(&before, data, terminator);
+                if split.too_long > 0 {
+                    log::warn!(
+                        "{}: {} bytes without the end of a record are written as they are; does \
+                         `record` in the rule say what ends one?",
+                        self.guard.label(),
+                        split.too_long
+                    );
+                }
                 held_back.owner = owner;
                 held_back.bytes.clone_from(&split.rest);
                 if split.whole.is_empty() {

@@ -171,13 +171,20 @@ impl Mending<'_> {
                 }
                 // Who may make names in the directory can forge a fence, but must not get a file
                 // replaced that is not theirs.
-                log::error!("{}: a forged fence would replace it", self.label);
+                log::error!(
+                    "{}: somebody has forged a fence that would put another file in its place; it \
+                     is not",
+                    self.label
+                );
                 self.dir.remove(staged)?;
                 Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
             }
             _ => {
                 // Renamed away, as logrotate does, or deleted: the name must not get it back.
-                log::warn!("{}: was moved while it was fenced", self.label);
+                log::warn!(
+                    "{}: was moved or removed while it was fenced, and stays so",
+                    self.label
+                );
                 self.dir.remove(staged)
             }
         }
@@ -222,7 +229,11 @@ impl Mending<'_> {
             }
             self.dir.remove(making)?;
             if boottime() >= deadline {
-                log::warn!("{}: changes all the while it is copied", self.label);
+                log::warn!(
+                    "{}: cannot be copied for a fence, since it changes all the while: is there a \
+                     program that writes to it without dotlockfs?",
+                    self.label
+                );
                 return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
             std::thread::sleep(pause);

@@ -97,7 +97,10 @@ impl Guard {
                 }
             }
             Ok(false) => self.set_over(),
-            Err(error) => log::warn!("{}: could not refresh the lock: {error}", self.label),
+            Err(error) => log::warn!(
+                "{}: no sign of life could be shown for its lock: {error}",
+                self.label
+            ),
         }
     }
 

@@ -789,7 +789,11 @@ impl Guard {
             drop(turns);
             std::thread::sleep(Duration::from_millis(1));
         }
-        log::warn!("{}: the lock could not be given back in time", self.label);
+        log::warn!(
+            "{}: the lock could not be given back in time; who waits for it breaks it after \
+             stale_after",
+            self.label
+        );
         false
     }
 

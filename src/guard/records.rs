@@ -14,6 +14,9 @@ pub struct Split {
     pub whole: Vec<u8>,
     /// The beginning of the next record.
     pub rest: Vec<u8>,
+    /// The length of an unfinished record that is in `whole`, since it is too long to be held
+    /// back; 0 where there is none.
+    pub too_long: usize,
 }
 
 /// Joins what was held back with what is written now, and cuts behind the last `terminator`.
@@ -26,14 +29,16 @@ pub fn split(held_back: &[u8], data: &[u8], terminator: &[u8]) -> Split {
         .rposition(|window| window == terminator)
         .map_or(0, |at| from + at + terminator.len());
     let mut rest = whole.split_off(end);
+    let mut too_long = 0;
     if rest.len() > HELD_BACK_MAX {
-        log::warn!(
-            "an unfinished record of {} bytes is written as it is",
-            rest.len()
-        );
+        too_long = rest.len();
         whole.append(&mut rest);
     }
-    Split { whole, rest }
+    Split {
+        whole,
+        rest,
+        too_long,
+    }
 }
 
 #[cfg(test)]

@@ -150,7 +150,10 @@ impl Guard {
         let mut unfinished: Option<Unfinished> = None;
         loop {
             if let Err(error) = self.show_sign(turns, caller, turn) {
-                log::warn!("{}: could not refresh the lock: {error}", self.label);
+                log::warn!(
+                    "{}: no sign of life could be shown for its lock: {error}",
+                    self.label
+                );
                 if !self.is_held() || is_gone(&error) {
                     if let Some(call) = unfinished.take() {
                         self.rescue(call, turn.n);

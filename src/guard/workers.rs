@@ -43,7 +43,11 @@ impl Workers {
         if state.threads >= MAX_THREADS && state.idle <= state.queue.len() {
             // Each may be kept busy by a file that is open for a day.
             drop(state);
-            log::error!("{}: more than {MAX_THREADS} locks at once", guard.label());
+            log::error!(
+                "{}: cannot be locked, since {MAX_THREADS} files of this mount are; calls fail \
+                 with EAGAIN",
+                guard.label()
+            );
             return guard.give_up();
         }
         state.queue.push_back(guard);
@@ -59,7 +63,10 @@ impl Workers {
         match started {
             Ok(_) => state.threads += 1,
             Err(error) => {
-                log::error!("could not start a thread: {error}");
+                log::error!(
+                    "could not start a thread that takes locks, so programs wait longer or fail: \
+                     {error}; raise the limit of threads (ulimit -u; systemd: TasksMax=)"
+                );
                 // The threads that there are will come to it.
                 if state.threads == 0 {
                     let stranded = std::mem::take(&mut state.queue);

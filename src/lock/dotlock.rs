@@ -128,7 +128,9 @@ pub fn remove_foreign(
             // Somebody keeps things in it; aside it keeps nobody out.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 log::warn!(
-                    "a lock directory was not empty; it is {} now",
+                    "{}: a lock directory left behind by a dead program was not empty; it is {} now, \
+                     to be looked into and removed",
+                    display(lock),
                     display(&aside)
                 );
                 Ok(())

@@ -140,7 +140,10 @@ fn remove(
             // A directory can neither be linked nor take the place of a file.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(error) => {
-                log::warn!("could not remove {}: {error}", display(&name));
+                log::warn!(
+                    "could not remove {}, and calls fail until it is gone: {error}",
+                    display(&name)
+                );
                 return Err(error);
             }
             Ok(()) => {}
@@ -178,7 +181,10 @@ fn read(dir: &impl Directory, names: &LockNames, k: u64) -> io::Result<Option<Fe
     let text = dir.read_if_ours(&name)?;
     let fence = Fence::parse(&text, names);
     if fence.is_none() {
-        log::error!("{} is not what it should be", display(&name));
+        log::error!(
+            "{}: does not hold what dotlockfs writes there; somebody else has made it",
+            display(&name)
+        );
     }
     Ok(fence)
 }

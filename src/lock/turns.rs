@@ -488,7 +488,11 @@ impl Turns {
         let time = now();
         if time.saturating_sub(seen) > SLOWEST_LISTING {
             // Names may have come and gone behind its back.
-            log::warn!("listing a directory took too long to take a lock in it");
+            log::warn!(
+                "{}: listing its directory took longer than {SLOWEST_LISTING:?}, too long to take \
+                 the lock; is the server overloaded?",
+                display(&claim)
+            );
             self.listed_slowly = true;
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }

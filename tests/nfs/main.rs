@@ -27,6 +27,7 @@ mod interrupts;
 mod local_locks;
 mod mail;
 mod reading;
+mod readme;
 mod recovery;
 mod remembered;
 mod replacing;

@@ -144,7 +144,10 @@ pub fn prepare_process() {
     sys::process::bound_free_memory(KEPT_FREE, OWN_MAPPING);
     match sys::process::raise_open_files() {
         Ok(limit) => log::debug!("may open {limit} files"),
-        Err(error) => log::warn!("could not raise the limit of open files: {error}"),
+        Err(error) => log::warn!(
+            "could not raise the limit of open files, so programs may get EMFILE: {error}; raise it \
+             (ulimit -n; systemd: LimitNOFILE=)"
+        ),
     }
 }
 
