@@ -43,7 +43,15 @@ the mounts one after another, each round beginning with another. Where the kerne
 writes unguarded files by itself (passthrough), dotlockfs is also measured without that. \
 Everything is removed at the end, also after Ctrl-C.
 
-Groups for --only:
+To let several hosts append at the same time, run `dotlockfs bench --role NAME --hosts N DIR` on \
+each of them, with the same options but for the name. DIR is one shared directory. The hosts wait for each other before each run; appends only are \
+measured, and each host reports what it has appended itself.
+
+With --json, one object: what it ran on (\"host\", \"places\"); \"measures\", for each \"subjects\" \
+with \"median\", \"least\", \"most\", \"samples\", \"cpu_microseconds\" for each unit, and ratios \
+(\"to_plain\", \"to_bindfs\"); \"memory\", \"idle\", and \"records\": what became of them.
+
+Groups:
   appends  records of 90 bytes by 1, 2 and 8 processes to one guarded file; none
            may be missing, torn or there twice
   large    a large file, written (fsync at the end), read after it was dropped
@@ -54,17 +62,17 @@ Groups for --only:
   memory   of the daemon, for each file that it knows
   idle     how often the daemon wakes up when there is nothing to do
 
-To let several hosts append at the same time, run this on each of them, with the same options but \
-for the name:
-  dotlockfs bench --role NAME --hosts N DIR
-DIR is one shared directory. The hosts wait for each other before each run; appends only are \
-measured, and each host reports what it has appended itself.
+Exit status:
+  0    dotlockfs kept all records
+  1    it did not, or something failed
+  130  it was interrupted";
 
-With --json, one object: what it ran on (\"host\", \"places\"); \"measures\", for each \"subjects\" \
-with \"median\", \"least\", \"most\", \"samples\", \"cpu_microseconds\" for each unit, and ratios \
-(\"to_plain\", \"to_bindfs\"); \"memory\", \"idle\", and \"records\": what became of them.
-
-Exit status: 0: dotlockfs kept all records; 1: it did not, or something failed; 130: interrupted.";
+/// Examples, for `-h` and `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  dotlockfs bench --quick /net/data      half a minute, for a first look
+  dotlockfs bench /net/data /var/tmp     NFS beside a local disk
+  dotlockfs bench --only appends --json  for scripts";
 
 /// Everything that a run has found.
 #[derive(Debug, Serialize)]

@@ -41,7 +41,15 @@ until then may be lost.
 A lock that shows no sign of life is broken by the next who waits, after stale_after. So this is \
 only for those who cannot wait.
 
-Exit status: 0 if the lock is free now; 1 if it is not.";
+Exit status:
+  0  the lock is free now
+  1  it is not";
+
+/// Examples, for `-h` and `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  dotlockfs locks /net/data              who has the lock?
+  dotlockfs break /net/data/results.csv  end it, after a question";
 
 /// After this it is told why the command does not come to its end.
 const TELL_AFTER: Duration = Duration::from_millis(500);

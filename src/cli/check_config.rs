@@ -10,6 +10,21 @@ use crate::config::error::shown;
 use crate::config::explain::hang;
 use crate::config::{FILE_NAME, Rules};
 
+/// More about it, for `--help`.
+pub const HELP: &str = "\
+The file is read as the mount would read it. A fault is shown with its line, and with what would be \
+right; a value that has no effect beside others is a warning. dotlockfs.toml(5) describes the keys.
+
+Exit status:
+  0  it can be used
+  1  it cannot, or cannot be read";
+
+/// Examples, for `-h` and `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  dotlockfs check-config /net/data                 what do the rules do?
+  dotlockfs check-config /net/data --path a/b.log  which one is for a/b.log?";
+
 /// Prints what the rules do, or with `--path` which rule applies to each path. A rule file
 /// that the mount would refuse is an error; warnings are not.
 pub fn run(args: &CheckConfigArgs) -> Result<ExitCode, Box<dyn Error>> {

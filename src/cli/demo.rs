@@ -33,6 +33,17 @@ files = [\"results.csv\", \"buffered.txt\"]
 record = \"\\n\"
 ";
 
+/// More about it, for `--help`.
+pub const HELP: &str = "\
+Four processes append to one file, first in a plain directory, then through two mounts of dotlockfs, \
+two processes on each, as on two hosts; a table shows what became of the records. Everything is \
+removed at the end, also after Ctrl-C.
+
+Exit status:
+  0    dotlockfs kept every record
+  1    it did not, or something failed
+  130  it was interrupted";
+
 impl Program {
     fn file(self) -> &'static str {
         match self {

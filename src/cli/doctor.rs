@@ -37,18 +37,25 @@ which takes root, or the user who mounted it.
 A few files are made in DIR for a moment. Their names begin with .dotlockfs-, and mounts hide \
 them.
 
-Each line is one finding:
+Each line is one finding, with what to do below it (->):
   ok       as it should be
   note     good to know; nothing has to be done
   warning  it works, but not as well as it could, or not always
   fault    it does not work, or is not safe
-What to do stands below it (->).
 
 With --json, one object: \"directory\"; \"findings\", a list of objects with \"level\" (as above), \
 \"subject\", \"what\" and \"advice\" (null where nothing is to be done); and \"faults\" and \
 \"warnings\", how many there are.
 
-Exit status: 0: no fault; 1: some fault, or DIR cannot be looked at.";
+Exit status:
+  0  there is no fault
+  1  there is one, or DIR cannot be looked at";
+
+/// Examples, for `-h` and `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  dotlockfs doctor /net/data  before the first mount, on each host
+  dotlockfs doctor /srv/data  a mount, when anything looks odd";
 
 /// How many columns stand before the words of a finding.
 const INDENT: usize = 24;

@@ -24,11 +24,17 @@ Shown are the locks of dotlockfs on any host, and lock files X.lock of other pro
 all directories below it. Nothing is changed, and nobody is waited for. In a mount of dotlockfs \
 this takes root, or the user who mounted it.
 
+With --json, one object: \"directory\"; \"clock\", \"server\" or \"newest\" (as in SEEN); \"locks\", a \
+list of objects with \"file\" (and \"file_hex\", where that is not UTF-8), \"state\" (\"held\", \
+\"broken\", \"over\" or \"foreign\"), and either \"program\", \"turn\", \"host\", \"pid\", \"alive\" (null \
+where this host cannot know), \"sign_of_life_seconds\" and, if broken, \"ended_by\"; or, for \
+\"foreign\", \"lock_file\", \"kind\", \"content\" and \"age_seconds\"; and \"problems\", what could not \
+be looked at.
+
 Columns:
-  STATE   held    somebody has the lock
-          broken  the last holder's lock was ended by another; it is free
-          free    nobody has it; shown with --all
-          X.lock  another program has made the lock file FILE.lock
+  STATE   held: somebody has the lock; broken: it is free, since another has
+          ended the last holder's; free: nobody has it (shown with --all);
+          X.lock: another program has made the lock file FILE.lock
   TURN    its number: each time that the lock is taken has its own
   HOLDER  host and process of the dotlockfs that has the lock or had it (not
           of the program that it works for), and \"dead\" if that is known;
@@ -40,14 +46,15 @@ Columns:
           any lock counts as the present, and a ~ stands before it
   FILE    relative to DIR; control characters and the like are escaped
 
-With --json, one object: \"directory\"; \"clock\", \"server\" or \"newest\" (as in SEEN); \"locks\", a \
-list of objects with \"file\" (and \"file_hex\", where that is not UTF-8), \"state\" (\"held\", \
-\"broken\", \"over\" or \"foreign\"), and either \"program\", \"turn\", \"host\", \"pid\", \"alive\" (null \
-where this host cannot know), \"sign_of_life_seconds\" and, if broken, \"ended_by\"; or, for \
-\"foreign\", \"lock_file\", \"kind\", \"content\" and \"age_seconds\"; and \"problems\", what could not \
-be looked at.
+Exit status:
+  0  all was looked at
+  1  something could not be looked at";
 
-Exit status: 0; 1 if something could not be looked at.";
+/// Examples, for `-h` and `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  dotlockfs locks /net/data         who holds what, on whichever host
+  dotlockfs locks --json /srv/data  by a mount, for scripts";
 
 /// The widest column of holders in the table, in characters.
 const HOLDER_MAX: usize = 34;

@@ -36,6 +36,41 @@ pub(super) use rule_file::Origin;
 use service::Service;
 pub(super) use session::{open_device, prepare_process};
 
+/// More about it, for `--help`.
+pub const HELP: &str = "\
+Programs need not be changed. dotlockfs returns when the mount answers, and goes on in the \
+background. Do the same on every host that writes. Rules in SOURCE/.dotlockfs.toml say which files are guarded, and how; without them it is \
+every file, for appends and for flock and fcntl locks.
+
+Mount options:
+  allow_other            every user may use the mount (as root only)
+  require_mount[=TYPE]   mount only where SOURCE is on NFS, or on this type
+  guard=GLOB[:GLOB...]   guard these files, in place of a rule file
+  config=FILE            as --config; log_level= and threads= likewise
+  nopassthrough          unguarded files go by way of dotlockfs too
+  default_permissions    the kernel checks modes and owners itself
+  ro, noexec, noatime    and other flags of mount(8), which the kernel heeds;
+                         mount.dotlockfs(8) has them all
+
+Exit status:
+  0  it is mounted; with -f: it was mounted, and has ended
+  1  it failed, and a line says why
+  2  the arguments were not understood
+
+Files:
+  SOURCE/.dotlockfs.toml  the rules, see dotlockfs.toml(5)
+  SOURCE/.FILE.*          locks of FILE, which the mount hides; never remove
+                          those of turns by hand";
+
+/// Examples, for `-h` and `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  dotlockfs -o allow_other /net/data /srv/data  as root, for all users
+  dotlockfs /net/data /net/data                 mount a directory over itself
+  umount /srv/data                              end it
+  fusermount3 -u ~/guarded                      end it, without root
+  dotlockfs demo                                see what it does";
+
 /// Threads that read requests, where nothing else is asked for.
 const THREADS: usize = 2;
 

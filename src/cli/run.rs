@@ -40,16 +40,26 @@ pub const OWN_FAILURE: u8 = 125;
 
 /// More about it, for `--help`.
 pub const HELP: &str = "\
+The directory is guarded at its own path, for this command and what it starts, in namespaces of \
+their own. Others see no mount, and nothing is to be undone. The rules are those of .dotlockfs.toml \
+in the directory, unless --config or --guard says otherwise. In a directory that is guarded already \
+the command is just run.
+
+Only what COMMAND and its children open themselves is guarded. `dotlockfs run COMMAND >> FILE` lets \
+your shell open FILE, outside. Write this:
+  dotlockfs run -- sh -c 'COMMAND >> FILE'
+
 Exit status:
-  That of COMMAND; where a signal has ended it, the same signal ends this one too. 127: COMMAND was
-  not found; 126: it cannot be run; 125: anything else that keeps it from being started.
+  that of COMMAND; where a signal has ended it, the same signal ends this one
+  127  COMMAND was not found
+  126  it cannot be run
+  125  anything else keeps it from being started";
 
-Only what COMMAND and its children open themselves is guarded. `dotlockfs run COMMAND >> FILE` lets
-your shell open FILE, outside; write: dotlockfs run -- sh -c 'COMMAND >> FILE'
-
+/// Examples, for `-h` and `--help`.
+pub const EXAMPLES: &str = "\
 Examples:
   dotlockfs run -- sh -c 'echo \"$host,$result\" >> results.csv'
-  dotlockfs run --source /net/data --guard '*.csv' -- ./simulate --out /net/data/runs.csv";
+  dotlockfs run --source /net/data --guard '*.csv' -- ./simulate";
 
 /// What is guarded, and how.
 struct Plan {

@@ -58,7 +58,16 @@ null or an object whose \"kind\" is \"here\" (with \"programs\", a list of proce
 \"timeouts\", \"deadlocks\", \"interrupted\", \"errors\"; and \"calls\": \"link\", \"getattr\", \"write\", \
 \"sync\". Names will stay, and others may be added. Paths are escaped as in the table, but not cut.
 
-Exit status: 0; 1 if a mount that was asked for does not answer.";
+Exit status:
+  0  all has answered
+  1  a mount that was asked for does not answer";
+
+/// Examples, for `-h` and `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  dotlockfs status                    all mounts of this host
+  dotlockfs status --watch /srv/data  one of them, each second anew
+  dotlockfs status --json             for scripts";
 
 /// The width of a table that is not for a terminal, in columns.
 const WIDTH: usize = 80;

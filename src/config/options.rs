@@ -2,6 +2,8 @@
 //! and fstab(5) use among themselves and pass on.
 
 pub mod address;
+#[cfg(test)]
+mod documented;
 mod words;
 
 use std::net::SocketAddr;

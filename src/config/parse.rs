@@ -2,6 +2,9 @@
 //! through derived types: so each fault can point at its place in the file, and it is known
 //! which values were written and which are defaults.
 
+#[cfg(test)]
+mod documented;
+
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::ops::Range;

@@ -195,7 +195,7 @@ pub fn readlink(fd: impl AsFd) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// `renameat2(2)`.
+/// `renameat2(2)`, by its number: musl has had no function for it until lately.
 pub fn renameat2(
     old_dir: impl AsFd,
     old: &CStr,
@@ -204,16 +204,17 @@ pub fn renameat2(
     flags: u32,
 ) -> io::Result<()> {
     // SAFETY: both names are NUL-terminated and outlive the call.
-    check(unsafe {
-        libc::renameat2(
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
             old_dir.as_fd().as_raw_fd(),
             old.as_ptr(),
             new_dir.as_fd().as_raw_fd(),
             new.as_ptr(),
             flags,
         )
-    })
-    .map(drop)
+    };
+    check(result as libc::c_int).map(drop)
 }
 
 /// `chmod(2)` of a path that ends in a link of `/proc/self/fd`.
