@@ -209,6 +209,11 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Whether others guard the same files in the same way.
+    pub fn are_as(&self, others: &Rules) -> bool {
+        self.patterns.is_none() == others.patterns.is_none() && self.rules == others.rules
+    }
+
     /// With no rule at all, every file is guarded for appends and advisory locks: `append` and
     /// `ack` are `Write`, `advisory` and `dotlock` are on, `update` and `replace` are off.
     pub fn everything() -> Rules {

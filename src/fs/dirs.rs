@@ -109,7 +109,7 @@ impl Overlay {
         let fd = sys::fs::openat(&*dir, &proc_path(&*dir), flags, 0)?;
         let open = Open::Dir(DirStream::new(fd));
         let handle = Arc::new(Handle::new(node, flags, open));
-        self.handles.insert(handle, false)
+        self.handles.insert(handle, false, false)
     }
 
     pub(super) fn read_dir(

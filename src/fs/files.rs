@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::dirs::is_of_protocol;
 use super::handles::{Handle, Open};
+use super::in_force::are_alike;
 use super::locked::{FMODE_EXEC, Held};
 use super::names::{Found, LOCK, makers};
 use super::nodes::{Finding, Node, label};
@@ -371,7 +372,9 @@ impl Overlay {
     ) -> io::Result<Descriptor> {
         let handle = Arc::new(handle);
         Ok(Descriptor {
-            fh: self.handles.insert(Arc::clone(&handle), expected)?,
+            fh: self
+                .handles
+                .insert(Arc::clone(&handle), expected, self.rules.have_changed())?,
             handle,
             how,
             opener,
@@ -422,6 +425,14 @@ impl Overlay {
         caller: Caller,
     ) -> io::Result<Arc<AppendFile>> {
         let guard = self.guard_of(node)?;
+        if self.rules.have_changed()
+            && !node.is_superseded()
+            && !are_alike(Some(&guard.rule()), node.rule.as_ref())
+        {
+            // Somebody uses the name by an older rule: the kernel looks it up again.
+            guard.leave();
+            return Err(io::Error::from_raw_os_error(libc::ESTALE));
+        }
         let pages = PagesOf {
             overlay: Arc::downgrade(self),
             node: Arc::clone(node),
@@ -433,9 +444,14 @@ impl Overlay {
     /// The guard of a guarded node; the caller must `leave` it.
     pub(super) fn guard_of(&self, node: &Node) -> io::Result<Arc<Guard>> {
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
-        let rule = node.rule.as_ref().ok_or_else(stale)?;
+        let own = node.rule.as_ref().ok_or_else(stale)?;
         let place = node.place().ok_or_else(stale)?;
-        self.guard_of_name(&place.parent, &place.name, rule)
+        // Its name has another node, whose rule it is.
+        let present = node
+            .is_superseded()
+            .then(|| self.rule_for(&place.parent, &place.name));
+        let rule = present.flatten();
+        self.guard_of_name(&place.parent, &place.name, rule.as_ref().unwrap_or(own))
     }
 
     /// The guard of a name; the caller must `leave` it.

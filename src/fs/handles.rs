@@ -221,7 +221,12 @@ impl Handles {
     /// # Errors
     /// `ESTALE`, unless it is expected, where its name goes by another rule since the inode was looked
     /// up; the kernel then looks up the path again.
-    pub fn insert(&self, handle: Arc<Handle>, expected: bool) -> io::Result<u64> {
+    pub fn insert(
+        &self,
+        handle: Arc<Handle>,
+        expected: bool,
+        rules_have_changed: bool,
+    ) -> io::Result<u64> {
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
         let is_file = !matches!(handle.open, Open::Dir(_));
         if is_file && !handle.node.opened(&handle, expected) {
@@ -230,7 +235,9 @@ impl Handles {
         if let Some(key) = &handle.key {
             let mut of_key = self.by_key.entry(key.clone()).or_default();
             let rule = of_key.first().map(|other| other.node.rule.as_ref());
-            if !expected && rule.is_some_and(|rule| !are_alike(rule, handle.node.rule.as_ref())) {
+            // (A directory that was renamed gives its names other rules, too, and no other nodes.)
+            let is_checked = rules_have_changed && !expected;
+            if is_checked && rule.is_some_and(|rule| !are_alike(rule, handle.node.rule.as_ref())) {
                 drop(of_key);
                 handle.node.closed(&handle);
                 return Err(stale());

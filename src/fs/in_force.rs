@@ -106,8 +106,16 @@ impl Overlay {
                     .to_owned(),
             );
         }
-        let has_records = |rules: &Rules| rules.rules().iter().any(|rule| rule.record.is_some());
-        if has_records(&before) || has_records(&rules) {
+        if before.are_as(&rules) {
+            return Ok(Vec::new());
+        }
+        // Which record a file has depends on the order of the patterns, too.
+        let records = |rules: &Rules| -> Vec<_> {
+            let all = rules.rules().iter();
+            all.map(|rule| (rule.files.clone(), rule.record.clone()))
+                .collect()
+        };
+        if records(&before) != records(&rules) {
             self.guards.set_records_changed();
         }
         drop(before);

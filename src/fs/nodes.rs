@@ -563,6 +563,11 @@ impl Tables {
     fn count(&mut self, key: &NodeKey) -> Option<Arc<Node>> {
         let id = self.by_key.get(key)?;
         let counted = self.by_id.get_mut(id)?;
+        if counted.node.is_superseded() {
+            // It was retired, and is never opened again.
+            self.by_key.remove(key);
+            return None;
+        }
         counted.lookups += 1;
         Some(Arc::clone(&counted.node))
     }

@@ -432,6 +432,13 @@ impl Guard {
         {
             return fail_all(batch, &error, &mut written.outcomes);
         }
+        if self.unknown_tail.load(Ordering::Acquire) {
+            // What is there now counts as whole, however it ends.
+            if self.rule().record.is_none() || permit.leaves_a_tail(size) {
+                self.unknown_tail.store(false, Ordering::Release);
+                self.shared.note_tail(self.key());
+            }
+        }
         // The last look before the write is sent: the file that it goes to is one that a breaker
         // fences, if it is broken from here on.
         if permit.may_begin().is_err() {
@@ -439,13 +446,6 @@ impl Guard {
             return written.outcomes.extend(not_sent);
         }
         self.set_writer(target.id);
-        if self.unknown_tail.load(Ordering::Relaxed)
-            && self.unknown_tail.swap(false, Ordering::AcqRel)
-            && self.rule().record.is_some()
-        {
-            // What is there now counts as whole, however it ends.
-            permit.leaves_a_tail(size);
-        }
         self.visible.begin(target.id, size);
         // The file system clears these bits when somebody writes who may not set them: the
         // program, then, not us.

@@ -45,7 +45,7 @@ pub mod workers;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -123,8 +123,10 @@ pub struct Shared {
     pub events: events::Events,
     /// How much was answered and is not done.
     behind: behind::OfMount,
-    /// Rules with other records were in force before; see [`Guards::set_records_changed`].
-    records_changed: AtomicBool,
+    /// How often other records came into force; see [`Guards::set_records_changed`]. And of which names
+    /// it was noted since the last time where the file ends.
+    records_changed: AtomicU64,
+    tails_noted: DashMap<Key, u64>,
     /// Puts a file in the place of another that programs may have open; see [`Guards::set_put`].
     put: OnceLock<Box<Put>>,
     /// Directories of guarded files, by device and inode number.
@@ -151,12 +153,36 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+/// Of so many names it is known that their tails are noted.
+const MANY_TAILS: usize = 1 << 16;
 /// How many files can be written to at the same time without one waiting for another by chance.
 const WRITING: usize = 1024;
 
 impl Shared {
     fn writing(&self, file: Identity) -> &Mutex<()> {
         &self.writing[(file.ino % WRITING as u64) as usize]
+    }
+
+    /// Whether a file of this name may end in what another rule has let through.
+    fn has_unknown_tail(&self, key: &Key) -> bool {
+        let changes = self.records_changed.load(Ordering::Acquire);
+        changes > 0
+            && self
+                .tails_noted
+                .get(key)
+                .is_none_or(|noted| *noted != changes)
+    }
+
+    /// It was noted where the file ends.
+    fn note_tail(&self, key: &Key) {
+        let changes = self.records_changed.load(Ordering::Acquire);
+        if changes > 0 {
+            if self.tails_noted.len() >= MANY_TAILS {
+                // They are noted once more.
+                self.tails_noted.clear();
+            }
+            self.tails_noted.insert(key.clone(), changes);
+        }
     }
 
     fn writer(&self, file: Identity) -> &AtomicUsize {
@@ -196,7 +222,8 @@ impl Guards {
                 borrowing: at_once::Borrowing::default(),
                 events: events::Events::default(),
                 behind: behind::OfMount::default(),
-                records_changed: AtomicBool::new(false),
+                records_changed: AtomicU64::new(0),
+                tails_noted: DashMap::new(),
                 put: OnceLock::new(),
                 directories: DashMap::new(),
                 credentials,
@@ -304,7 +331,7 @@ impl Guards {
     /// From now on files may end in what is half a record by their rule, and was acknowledged under
     /// another.
     pub fn set_records_changed(&self) {
-        self.shared.records_changed.store(true, Ordering::Release);
+        self.shared.records_changed.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The lock files that programs have made through this mount.

@@ -41,8 +41,9 @@ pub(super) trait Permit {
     /// Those of the directory.
     fn fate(&self, place: Place) -> io::Result<Fate>;
 
-    /// The file was left with half a record that ends at `end`, as the program wants it.
-    fn leaves_a_tail(&self, end: u64);
+    /// The file was left with half a record that ends at `end`, as the program wants it. Gives whether
+    /// that is noted.
+    fn leaves_a_tail(&self, end: u64) -> bool;
 }
 
 /// An append under a turn.
@@ -120,17 +121,18 @@ impl Permit for UnderTurn<'_> {
         })
     }
 
-    fn leaves_a_tail(&self, end: u64) {
+    fn leaves_a_tail(&self, end: u64) -> bool {
         let (guard, names) = (self.guard, &self.guard.names);
         let put = guard.as_actor(self.caller, self.turn.actor, || {
             tail::put(&*guard.dir, names, end)
         });
-        if let Err(error) = put {
+        if let Err(error) = &put {
             log::debug!(
                 "{}: an unfinished record is not noted: {error}",
                 guard.label
             );
         }
+        put.is_ok()
     }
 }
 
@@ -158,5 +160,7 @@ impl Permit for WithoutTurn {
         Ok(Fate::Unknown)
     }
 
-    fn leaves_a_tail(&self, _end: u64) {}
+    fn leaves_a_tail(&self, _end: u64) -> bool {
+        false
+    }
 }

@@ -325,7 +325,7 @@ impl Guard {
             names: names.clone(),
             dir,
             rule: ArcSwap::new(Arc::clone(rule)),
-            unknown_tail: AtomicBool::new(shared.records_changed.load(Ordering::Acquire)),
+            unknown_tail: AtomicBool::new(shared.has_unknown_tail(key)),
             shared: Arc::clone(shared),
             queue: Mutex::new(Queue {
                 users: 1,

@@ -39,7 +39,7 @@ pub(super) fn start(
             // Waits for a lock that is held for good, and then nobody hears anything.
             overlay.take_all_locks();
             drop(overlay);
-            let here = answering();
+            let here = answering().unwrap_or(threads);
             // The threads go with the mount.
             if serving.strong_count() == 0 {
                 return;
@@ -63,9 +63,18 @@ pub(super) fn start(
     thread.spawn(watch).map(drop)
 }
 
-/// How many threads of this process answer the kernel.
-fn answering() -> usize {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
-    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.starts_with(ANSWERING)).count()
+/// How many threads of this process answer the kernel; `None` where that cannot be seen, as where
+/// there is no descriptor left.
+fn answering() -> Option<usize> {
+    let mut count = 0;
+    for task in fs::read_dir("/proc/self/task").ok()? {
+        match fs::read_to_string(task.ok()?.path().join("comm")) {
+            Ok(name) => count += usize::from(name.starts_with(ANSWERING)),
+            // One that has just ended.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    Some(count)
 }
