@@ -418,6 +418,37 @@ fn a_line_without_an_end_stays_when_its_rule_gets_records() {
 }
 
 #[test]
+fn reading_the_same_rules_again_notes_nothing() {
+    let place = Place::new(&rule("record = \"\\n\""));
+    let mut program = Program::on(place.mount());
+    let append =
+        "fd = os.open('log', os.O_WRONLY | os.O_APPEND); os.write(fd, b'x\\n'); os.close(fd)";
+    place.change(&rule("record = \"\\n\""));
+    program.does(append);
+    let tail = place.source.path().join(".log.tail.0");
+    assert!(!tail.exists(), "it is taken for a change of records");
+    // The end of the file is noted where another rule was in force, for then it may be half a record.
+    place.change(&rule("record = \"x\\n\""));
+    let noted = wait_until(DEADLINE, || {
+        program.does(append);
+        tail.exists()
+    });
+    assert!(noted);
+}
+
+#[test]
+fn another_name_of_a_file_that_comes_under_guard_is_opened_all_the_same() {
+    let place = Place::new(&no_rule());
+    let mut program = Program::on(place.mount());
+    program.does("os.link('log', 'beside'); os.stat('beside'); os.stat('log')");
+    place.change(&rule("update = \"deny\""));
+    for _ in 0..3 {
+        program.does("os.close(os.open('beside', os.O_RDWR)); os.stat('beside')");
+        gets(&mut program, OPEN, "EROFS");
+    }
+}
+
+#[test]
 fn rules_of_the_command_line_cannot_be_read_again_and_the_log_says_so() {
     let source = directory();
     let point = directory();
