@@ -83,6 +83,14 @@ fn assert_has(list: &[String], wanted: &str) {
     );
 }
 
+/// What a package does when it is removed: services end, and other mounts are named.
+#[track_caller]
+fn assert_removal(script: &str) {
+    for part in ["systemctl stop 'dotlockfs@*.service'", "fuse.dotlockfs"] {
+        assert!(script.contains(part), "no {part}: {script}");
+    }
+}
+
 /// The version stands in several places.
 #[test]
 fn all_packages_have_the_version_of_the_program() {
@@ -203,18 +211,27 @@ fn the_debian_package_comes_works_and_goes() {
 /// The smallest Debian, from where this one has its packages.
 #[track_caller]
 fn debootstrap(root: &Path) {
+    let codename = r#". /etc/os-release; printf %s "$VERSION_CODENAME""#;
+    let codename = shell(Who::Root, codename, &[]);
     let mut sources = command(Who::Root, "apt-get");
-    sources.args(["indextargets", "--format", "$(SITE) $(RELEASE)"]);
-    let sources = finish(sources.args(["Created-By: Packages", "Component: main"])).success();
-    let first = sources.lines().next().expect("apt has a source");
-    let (site, release) = first.split_once(' ').expect("a site and a release");
+    sources.args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN) $(RELEASE) $(SITE)",
+        "Created-By: Packages",
+        "Component: main",
+    ]);
+    let sources = finish(&mut sources).success();
+    let prefix = format!("Debian {codename} ");
+    let site = sources.lines().find_map(|line| line.strip_prefix(&prefix));
+    let site = site.unwrap_or_else(|| panic!("apt has no {prefix}in {sources}"));
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debootstrap");
     fs::create_dir_all(&cache).expect("mkdir");
     let mut debootstrap = tool("debootstrap");
     debootstrap
         .args(["--variant=minbase", "--include=fuse3,man-db"])
         .arg(format!("--cache-dir={}", cache.display()))
-        .args([release, root.to_str().expect("UTF-8"), site]);
+        .args([&codename, root.to_str().expect("UTF-8"), site]);
     let made = finish(&mut debootstrap);
     assert!(made.status.success(), "{}{}", made.stdout, made.stderr);
 }
@@ -233,9 +250,18 @@ fn the_rpm_holds_the_same() {
         .args(["--define", &define("checkout", repository())])
         .args(["--define", &define("binary", &dotlockfs())])
         .arg("packaging/rpm/dotlockfs.spec");
+    // An installation that fails does not go unnoticed.
+    let mut failing = tool("rpmbuild");
+    failing
+        .args(build.get_args())
+        .args(["--define", "binary /missing"]);
+    let failed = finish(&mut failing);
+    assert!(!failed.status.success(), "{failed:?}");
+    assert!(failed.stderr.contains("(%install)"), "{failed:?}");
     finish(&mut build).success();
     let found = shell(Who::Root, r#"find "$1/RPMS" -name '*.rpm'"#, &[made.path()]);
     let rpm = Path::new(found.trim_end());
+    assert_removal(&shell(Who::Root, r#"rpm -qp --scripts "$1""#, &[rpm]));
     let list = shell(Who::Root, r#"rpm -qlp "$1""#, &[rpm]);
     // Whether pages are compressed, rpm decides; Debian's does not.
     let names = list.lines().map(|line| line.trim_end_matches(".gz"));
@@ -298,6 +324,8 @@ fn the_arch_package_holds_the_same() {
     ] {
         assert_has(&list, &format!("usr/{file}"));
     }
+    let script = r#"bsdtar -xOf "$1"/dotlockfs-*.pkg.tar.gz .INSTALL"#;
+    assert_removal(&shell(ALICE, script, &[&folder]));
     let unpack = r#"cd "$1"; bsdtar -xf packaging/arch/dotlockfs-*.pkg.tar.gz usr
         usr/bin/mount.dotlockfs --version"#;
     let said = shell(ALICE, unpack, &[&checkout]);

@@ -119,6 +119,12 @@ fn what_is_not_true_is_found() {
             "a block in no known language",
         ),
         (
+            "commands",
+            "```console\n# dotlockfs status",
+            "```text\n# dotlockfs status",
+            "commands in a text block",
+        ),
+        (
             "rules",
             "| `\"30s\"` |",
             "| `\"31s\"` |",

@@ -386,6 +386,53 @@ fn a_service_makes_only_the_calls_that_its_unit_allows() {
     }
 }
 
+/// The families that the unit allows are all that the daemon uses, also where it serves metrics.
+#[test]
+fn a_service_serves_metrics_within_the_limits_of_its_unit() {
+    let setting = setting("RestrictAddressFamilies=");
+    let allowed: BTreeSet<&str> = setting.split(' ').collect();
+    for family in ["AF_UNIX", "AF_INET", "AF_INET6"] {
+        assert!(allowed.contains(family), "{family}: {setting}");
+    }
+    require_program("strace", "strace");
+    let mut manager = Manager::new();
+    let trace = manager.path("trace");
+    let plain = manager.exec_start(&manager.path("source"), "allow_other,metrics=0");
+    let mut start = command(Who::Root, "strace");
+    start
+        .args(["-f", "-qq", "-D", "-e", "trace=socket,socketpair", "-o"])
+        .arg(&trace)
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env("NOTIFY_SOCKET", manager.path("notify"))
+        .stderr(Stdio::piped());
+    manager.start(&mut start);
+    let mut status = command(Who::Root, dotlockfs());
+    status.arg("status").arg(manager.path("mountpoint"));
+    let said = finish(&mut status).success();
+    assert!(said.contains("metrics at 127.0.0.1:"), "{said}");
+    manager.stop();
+    let text = fs::read_to_string(&trace).expect("the trace");
+    let made: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once('(')?.1.split_once(','))
+        .map(|(family, _)| family)
+        .collect();
+    assert!(made.contains("AF_INET"), "{made:?}");
+    assert!(made.is_subset(&allowed), "{made:?}");
+}
+
+/// Where the service listens for metrics, others have to reach it.
+#[test]
+fn nothing_in_the_unit_keeps_a_collector_out() {
+    let unit = fs::read_to_string(format!("{UNITS}/dotlockfs@.service")).expect("the unit");
+    let set = unit.lines().filter(|line| !line.starts_with('#'));
+    let found: Vec<&str> = set
+        .filter(|line| line.starts_with("IPAddress") || line.starts_with("SocketBind"))
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
 fn with_watchdog(start: &mut Command) -> &mut Command {
     start.env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
 }
@@ -545,7 +592,7 @@ fn the_units_are_as_systemd_wants_them() {
 
     let mut security = command(Who::Root, "systemd-analyze");
     security
-        .args(["security", "--offline=true", "--threshold=54", "--no-pager"])
+        .args(["security", "--offline=true", "--threshold=58", "--no-pager"])
         .arg(&service);
     let said = finish(&mut security);
     assert!(said.status.success(), "{}", said.stdout);

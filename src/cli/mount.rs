@@ -47,10 +47,18 @@ Mount options:
   require_mount[=TYPE]   mount only where SOURCE is on NFS, or on this type
   guard=GLOB[:GLOB...]   guard these files, in place of a rule file
   config=FILE            as --config; log_level= and threads= likewise
+  metrics=[ADDR:]PORT    as --metrics
   nopassthrough          unguarded files go by way of dotlockfs too
   default_permissions    the kernel checks modes and owners itself
   ro, noexec, noatime    and other flags of mount(8), which the kernel heeds;
                          mount.dotlockfs(8) has them all
+
+Signals:
+  HUP              reads the rules again, also a file of --config; files in use
+                   keep their old rule until they are closed, and a file that
+                   is not understood changes nothing
+  TERM, INT, QUIT  end it cleanly: it unmounts, lazily where programs use the
+                   mount, finishes what was acknowledged, gives locks back
 
 Exit status:
   0  it is mounted; with -f: it was mounted, and has ended
@@ -58,9 +66,12 @@ Exit status:
   2  the arguments were not understood
 
 Files:
-  SOURCE/.dotlockfs.toml  the rules, see dotlockfs.toml(5)
-  SOURCE/.FILE.*          locks of FILE, which the mount hides; never remove
-                          those of turns by hand";
+  SOURCE/.dotlockfs.toml   the rules, see dotlockfs.toml(5)
+  SOURCE/.FILE.*           locks of FILE, which the mount hides; never remove
+                           those of turns by hand
+  /run/dotlockfs           sockets for dotlockfs status; of other users:
+                           $XDG_RUNTIME_DIR/dotlockfs
+  /etc/dotlockfs/NAME.env  what dotlockfs@NAME.service of systemd mounts";
 
 /// Examples, for `-h` and `--help`.
 pub const EXAMPLES: &str = "\

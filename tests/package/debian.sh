@@ -67,8 +67,14 @@ inside sh -c 'echo one >>/srv/data/log'
 is one "$(cat net/data/log)"
 daemon=$(pgrep -f 'mount[.]dotlockfs')
 
+# Nothing but the package's scripts asks whether systemd runs, or calls it.
+mkdir -p run/systemd/system
+echo 'echo "$*" >>/tmp/asked' | sed '1i #!/bin/sh' >usr/bin/systemctl
+chmod 755 usr/bin/systemctl
+
 step upgrade
 inside dpkg --install /dotlockfs.deb
+is daemon-reload "$(sort -u tmp/asked)"
 is "$daemon" "$(pgrep -f 'mount[.]dotlockfs')"
 inside sh -c 'echo two >>/srv/data/log'
 
@@ -86,7 +92,10 @@ is mine "$(cat home/user/data/log)"
 inside "${user[@]}" fusermount3 -u /home/user/guarded
 
 step remove
+rm tmp/asked
 said=$(inside dpkg --remove dotlockfs)
+is $'stop dotlockfs@*.service\ndaemon-reload' "$(cat tmp/asked)"
+rm -r usr/bin/systemctl run/systemd
 echo "$said"
 [[ $said == *$'\n  /srv/data\n'* || $said == *$'\n  /srv/data' ]] || is 'a line: /srv/data' "$said"
 inside sh -c 'echo three >>/srv/data/log'

@@ -170,6 +170,8 @@ def commands(page, binary, wanted):
     for block in document.blocks:
         if block.language not in LANGUAGES:
             wrong.append(f"README.md:{block.line}: a block in no known language")
+        elif block.language == "text" and any(map(markdown.PROMPT.match, block.lines)):
+            wrong.append(f"README.md:{block.line}: commands in a text block, which nobody runs")
     for name in dict.fromkeys(block.section for block in document.blocks):
         blocks = [
             block for block in document.blocks

@@ -13,8 +13,9 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 /// Lines of the help, with a colon behind them, that become sections of the page.
-const HEADINGS: [&str; 6] = [
+const HEADINGS: [&str; 7] = [
     "Mount options",
+    "Signals",
     "Columns",
     "Groups",
     "Exit status",

@@ -32,7 +32,7 @@ fn of_page() -> BTreeSet<&'static str> {
         for word in head.split_whitespace() {
             match word {
                 "Cm" => names = true,
-                "Ns" | "Ar" | "Op" => names = false,
+                "Ns" | "Ar" | "Op" | "Oo" | "Oc" => names = false,
                 "," | "=" | ":" => {}
                 word if names => {
                     found.insert(word);
