@@ -735,6 +735,196 @@ fn a_stopped_daemon_is_not_waited_for() {
     assert_eq!(mount(one.path())["pid"], one.daemon());
 }
 
+/// A runtime directory that would lie in the mount: nobody answers there while it is being mounted, and
+/// a socket would keep it from being unmounted.
+#[test]
+fn a_runtime_directory_below_the_mount_is_left_alone() {
+    let home = home_of_a_user();
+    let path = |name: &str| home.path().join(name);
+    let point = path("mountpoint");
+    fs::create_dir(point.join("run")).expect("mkdir");
+    chown(point.join("run"), Some(1000), Some(1000)).expect("chown");
+    let mut asked = command(ALICE, path("dotlockfs"));
+    asked.args([path("source"), point.clone()]);
+    let unmount = || {
+        let unmounted = shell(ALICE, r#"fusermount3 -u "$1" && echo good"#, &[&point]);
+        assert_eq!(unmounted, "good\n");
+        assert!(wait_until(DEADLINE, || daemons(&point).is_empty()));
+    };
+    for given in ["run", "run/none", "."] {
+        finish(asked.env("XDG_RUNTIME_DIR", point.join(given))).success();
+        assert!(common::is_mounted(&point));
+        let seen = shell(ALICE, r#"ls -A "$1""#, &[&point]);
+        assert_eq!(seen, "", "{given}");
+        unmount();
+    }
+    let log = home.path().join("log");
+    let file = fs::File::create(&log).expect("make the log");
+    let mut daemon = asked.arg("-f").stderr(file).spawn().expect("it starts");
+    let read = || fs::read_to_string(&log).expect("read the log");
+    let mounted = wait_until(DEADLINE, || read().contains("is mounted at"));
+    assert!(mounted, "{}", read());
+    unmount();
+    assert!(common::end_of(&mut daemon, "the daemon").success());
+    let said = read();
+    assert_eq!(said.matches("no socket").count(), 1, "{said}");
+    assert!(said.contains("lies in the mount itself"), "{said}");
+}
+
+/// The port is free as soon as the mount has gone, whatever its daemon still has to do.
+#[test]
+fn a_mount_may_follow_another_at_the_same_port() {
+    let source = directory();
+    let place = directory();
+    let first = Mount::at(source.path(), place.path(), &["--metrics", "0"]);
+    let address = mount(place.path())["options"]["metrics"].clone();
+    let address = address.as_str().expect("an address");
+    for _ in 0..2 {
+        // What a collector has open is in nobody's way.
+        let _open = std::net::TcpStream::connect(address).expect("connect");
+        common::unmount_at(place.path());
+        let next = Mount::at(source.path(), place.path(), &["--metrics", address]);
+        std::mem::forget(next);
+        assert_eq!(mount(place.path())["options"]["metrics"], address);
+    }
+    drop(first);
+}
+
+/// Root asks only the daemons of mounts that the kernel knows to be that user's, and shows nothing of
+/// what they say that a terminal would obey.
+#[test]
+fn a_user_cannot_tell_root_of_mounts_of_others() {
+    // Somebody of /etc/passwd, as fusermount3 asks for, with whom no other test has to do: "daemon".
+    const USER: u32 = 1;
+    const SOMEBODY: Who = Who::User {
+        id: USER,
+        groups: &[],
+    };
+    common::require_program("fusermount3", "fuse3");
+    let roots_source = directory();
+    let roots = Mount::new(roots_source.path());
+    let truth = mount(roots.path());
+    let source = directory();
+    chown(source.path(), Some(USER), Some(USER)).expect("chown");
+    fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).expect("chmod");
+    let logs = directory();
+    // It has no runtime directory, so the socket is ours to make.
+    let users = Mount::logging(SOMEBODY, source.path(), &logs.path().join("log"));
+    let run = Runtime::of(USER);
+    // (Root may not look at the mount itself.)
+    let find = r#"awk -v point="$1" '$5 == point { print $3 }' /proc/self/mountinfo"#;
+    let device = shell(Who::Root, find, &[users.path()]);
+    let device_of_user = device.trim();
+    let server = r#"
+import os, socket, sys
+os.makedirs(sys.argv[1], 0o700, exist_ok=True)
+path = sys.argv[1] + '/' + sys.argv[2].replace(':', '-') + '.1.sock'
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+while True:
+    try:
+        client = listener.accept()[0]
+        client.sendall(sys.argv[3].encode())
+        client.close()
+    except OSError:
+        pass
+"#;
+    let sockets = run.0.join("dotlockfs");
+    let serves = |device: &str, answer: &Value| {
+        let mut served = command(SOMEBODY, "/usr/bin/python3");
+        served.args(["-Bc", server]).arg(&sockets);
+        let served = served.args([device, &answer.to_string()]).spawn();
+        let name = format!("{}.1.sock", device.replace(':', "-"));
+        let served = Server(served.expect("python3 starts"), sockets.join(name));
+        assert!(wait_until(DEADLINE, || served.1.exists()), "{served:?}");
+        served
+    };
+    let told = |device: &str, uid: u32| {
+        let mut told = truth.clone();
+        told["device"] = device.into();
+        told["uid"] = uid.into();
+        told["uptime_seconds"] = 0.0.into();
+        told["mountpoint"] = "forged\u{1b}[2J\u{9b}".into();
+        told["source"] = r"a\nb".into();
+        told["version"] = "1\n\u{7}".into();
+        told["file_system"] = "\u{1b}c".into();
+        told["guards_total"] = 1.into();
+        let holder = serde_json::json!({"kind": "other", "host": "\u{1b}[H", "pid": 1});
+        told["guards"] = serde_json::json!([{"file": "\u{1b}]0;x\u{7}", "state": "waiting",
+            "holder": holder, "queued": 1, "waited_seconds": 1.0}]);
+        told
+    };
+    let all = || finish(command(Who::Root, dotlockfs()).arg("status")).stdout;
+
+    // In the name of root's mount.
+    let of_root = truth["device"].as_str().expect("a device");
+    for uid in [0, USER] {
+        let _server = serves(of_root, &told(of_root, uid));
+        assert_eq!(mount(roots.path())["pid"], roots.daemon());
+        let table = all();
+        assert!(!table.contains("forged"), "{table}");
+    }
+    // Behind the user's own mount, about another one, or as somebody else.
+    for (device, uid) in [(of_root, USER), (of_root, 0), (device_of_user, 0)] {
+        let _server = serves(device_of_user, &told(device, uid));
+        let said = refusal(status(&[users.path().as_os_str()]));
+        assert!(said.contains("tells of another mount"), "{said}");
+        let table = all();
+        assert!(!table.contains("forged"), "{table}");
+    }
+    // And what is believed is not printed as it is.
+    let printed = |said: &str| {
+        let obeyed = said.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(obeyed, None, "{said:?}");
+    };
+    let server = serves(device_of_user, &told(device_of_user, USER));
+    let said = status(&[users.path().as_os_str()]).success();
+    printed(&said);
+    assert!(said.starts_with("forged\u{fffd}[2J\u{fffd}\n"), "{said}");
+    assert!(said.contains(r"source   a\nb ("), "{said}");
+    let table = all();
+    assert!(table.contains("forged"), "{table}");
+    printed(&table);
+    drop(server);
+    let mut other = told(device_of_user, USER);
+    other["guards"][0]["state"] = "\u{1b}[2J".into();
+    let _server = serves(device_of_user, &other);
+    let said = refusal(status(&[users.path().as_os_str()]));
+    assert!(said.contains("is of another version"), "{said}");
+    printed(&said);
+}
+
+/// A rule file that comes later is told of when its rules are in force, and not before.
+#[test]
+fn a_rule_file_that_comes_later_is_named() {
+    let source = directory();
+    let one = Mount::new(source.path());
+    let none = serde_json::json!({"file": null, "count": 0});
+    assert_eq!(mount(one.path())["rules"], none);
+    let file = source.path().join(".dotlockfs.toml");
+    fs::write(&file, "version = 1\n[[guard]]\nfiles = [\"*.log\"]\n").expect("write the rules");
+    assert_eq!(mount(one.path())["rules"], none);
+    send(one.daemon(), libc::SIGHUP);
+    let expected = serde_json::json!({"file": file.to_str().expect("UTF-8"), "count": 1});
+    let named = wait_until(DEADLINE, || mount(one.path())["rules"] == expected);
+    assert!(named, "{}", mount(one.path()));
+    let said = status(&[one.path().as_os_str()]).success();
+    assert!(said.contains("  rules    1 rule in "), "{said}");
+}
+
+/// A program of a user that answers at a socket, both of which go with this value.
+#[derive(Debug)]
+struct Server(std::process::Child, PathBuf);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        let _ = fs::remove_file(&self.1);
+    }
+}
+
 /// Runs `dotlockfs status` as root.
 fn status(arguments: &[&OsStr]) -> Finished {
     finish(

@@ -49,7 +49,7 @@ With --watch it is one such object a line. A mount has \"version\", \"pid\", \"u
 \"mountpoint\", \"device\", \"file_system\" (null where it is not known), \"uptime_seconds\"; \
 \"options\": \"read_only\", \"allow_other\", \"passthrough\", \"threads\", \"metrics\" (an address or null); \
 \"rules\": \"file\" (or null), \"count\" (0: every file is guarded for appends and locks); \
-\"guards_total\"; \"guards\", those at work and others, 1000 at the most: \"file\", \"state\" (\"free\", \
+\"guards_total\", \"guards_held\", \"guards_waiting\"; \"guards\", those at work and others, 1000 at the most: \"file\", \"state\" (\"free\", \
 \"held\" or \"waiting\"), \"queued\", \"waited_seconds\" (the longest wait that goes on), and \"holder\", \
 null or an object whose \"kind\" is \"here\" (with \"programs\", a list of processes), \"other\" (with \
 \"host\" and \"pid\") or \"lock_file\"; \"totals\": \"waits\" (\"count\", \"median_seconds\", \"p99_seconds\", \

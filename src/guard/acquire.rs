@@ -12,7 +12,7 @@ use super::counts::Count;
 use super::events::Event;
 use super::holds::MOMENT;
 use super::pulse::Pulse;
-use super::queue::{Guard, Job};
+use super::queue::{Guard, Job, Work};
 use crate::backing::Caller;
 use crate::lock::dotlock::{self, Dotlock};
 use crate::lock::turns::is_gone;
@@ -164,6 +164,7 @@ impl Guard {
         let mut pause = FIRST_PAUSE;
         loop {
             if self.has_lock_to_make() {
+                self.sees_nobody();
                 return Ok(true);
             }
             let taken =
@@ -177,6 +178,7 @@ impl Guard {
             let theirs = self.as_actor(caller, turn.actor, look)?;
             let made = self.shared.dotlocks.beside(self.key());
             if made.is_some_and(|made| made.makers.is_none() && Some(made.id) == theirs) {
+                self.sees_nobody();
                 return Ok(true);
             }
             if self.as_actor(caller, turn.actor, || self.remove_left_behind(lock))? {
@@ -234,15 +236,16 @@ impl Guard {
             patience.is_some_and(|limit| waited(job) >= limit) && !spared.contains(&job.number)
         };
         for job in self.take_jobs(impatient) {
-            self.count(Count::Timeouts, 1);
+            self.count(Count::Timeouts, fails_late(&job).into());
             job.refuse(libc::EAGAIN);
         }
         let late = |job: &Job| {
             job.waiter.patience.is_none() && waited(job) >= timeout && !job.is_half_done()
         };
         let late = self.take_jobs(late);
-        if !late.is_empty() {
-            self.count(Count::Timeouts, late.len() as u64);
+        let failing = late.iter().filter(|job| fails_late(job)).count();
+        if failing > 0 {
+            self.count(Count::Timeouts, failing as u64);
             self.happened(
                 Event::Timeout,
                 Level::Warn,
@@ -250,7 +253,7 @@ impl Guard {
                     "waited {} for the lock, which is held by {}; {} calls fail with EAGAIN",
                     humantime::format_duration(timeout),
                     holder(),
-                    late.len(),
+                    failing,
                 ),
             );
         }
@@ -276,5 +279,15 @@ impl Guard {
         std::thread::sleep(*pause);
         *pause = (*pause * 2).min(longest);
         ControlFlow::Continue(())
+    }
+}
+
+/// Whether the program's call fails when the job is refused. Who only asks for a lock is told of it, and
+/// what is only looked at, or makes the lock file, is done all the same.
+fn fails_late(job: &Job) -> bool {
+    match &job.work {
+        Work::Lock(request) => !request.test,
+        Work::MakeLock(_) | Work::Look(_) => false,
+        Work::Append(_) | Work::Write(_) | Work::Alone(_) => true,
     }
 }

@@ -237,12 +237,12 @@ impl Guard {
                 return self.settle(caller, turn);
             }
             let now = boottime();
-            self.has_waited(&batch, now);
             if self.is_slow_at(now) && !goes_on && !self.is_held() {
                 // We slept while we waited for it; it is done under another turn.
                 self.requeue(batch);
                 return self.settle(caller, turn);
             }
+            self.has_waited(&batch, now);
             let mut appends = Vec::new();
             for job in batch {
                 let tid = job.waiter.tid;
@@ -424,6 +424,9 @@ impl Guard {
         queue.locks.give_up_flock(&request.lock);
         if queue.conflicts(&request.lock).next().is_some() {
             drop(queue);
+            if !request.test {
+                self.count(Count::Timeouts, 1);
+            }
             return (request.granted)(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
         }
         if !request.test {

@@ -42,18 +42,29 @@ impl Drop for Control {
     }
 }
 
-/// Makes the socket of a mount, and answers those who ask in a thread of its own.
+/// The directory for the socket of a mount that is to be made at `mountpoint`.
 ///
 /// # Errors
-/// Where there is no directory for it, or none that this user can write to: a line without an end.
-pub fn serve(watched: Arc<Watched>) -> Result<Control, String> {
+/// Where there is none for it: a line without an end.
+pub fn directory(mountpoint: &Path) -> Result<PathBuf, String> {
     let dir = runtime::own().ok_or("this user has no runtime directory (XDG_RUNTIME_DIR)")?;
+    match runtime::lies_in(&dir, mountpoint) {
+        false => Ok(dir),
+        true => Err(format!("{}: lies in the mount itself", shown(&dir))),
+    }
+}
+
+/// Makes the socket of a mount in a directory, and answers those who ask in a thread of its own.
+///
+/// # Errors
+/// Where this user cannot make it there: a line without an end.
+pub fn serve(dir: &Path, watched: Arc<Watched>) -> Result<Control, String> {
     let fail = |error: io::Error| {
         let reason = error.to_string();
         let reason = reason.split(" (os error").next().unwrap_or_default();
-        format!("{}: {reason}", shown(&dir))
+        format!("{}: {reason}", shown(dir))
     };
-    let (listener, control) = listen(&dir, watched.dev).map_err(fail)?;
+    let (listener, control) = listen(dir, watched.dev).map_err(fail)?;
     let serve = move || {
         loop {
             match listener.accept() {

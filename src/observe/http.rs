@@ -5,9 +5,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, Shutdown};
 
 use super::metrics::{CONTENT_TYPE, Metrics};
 
@@ -20,15 +24,30 @@ const REQUEST_MAX: usize = 8 * 1024;
 const LINES_MAX: usize = 64;
 /// The pause after an error of accept(2), as when there are no descriptors left.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long a port that is taken is waited for: a daemon whose mount was just taken away lets go of it
+/// in a moment.
+const TAKEN: Duration = Duration::from_secs(3);
+/// The pause between two tries.
+const NEXT_TRY: Duration = Duration::from_millis(50);
 /// The page.
 const PATH: &str = "/metrics";
 
-/// Binds the address, so that it is known before anything is mounted that it can be had.
+/// Binds the address, so that it is known before anything is mounted that it can be had. Waits for it a
+/// while, as `umount` and a new mount may come right after each other.
 ///
 /// # Errors
 /// A line for the user.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).map_err(|error| {
+    let deadline = Instant::now() + TAKEN;
+    let bound = loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(NEXT_TRY);
+            }
+            other => break other,
+        }
+    };
+    bound.map_err(|error| {
         let reason = error.to_string();
         let reason = reason.split(" (os error").next().unwrap_or_default();
         let advice = match error.kind() {
@@ -39,15 +58,41 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
-/// Serves the metrics, in a thread of its own.
+/// The server, which ends with this value: then the port is free for another.
+#[derive(Debug)]
+pub struct Serving {
+    listener: TcpListener,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        // It wakes the thread. The port is taken until the last descriptor is closed, and the thread
+        // has one.
+        let _ = socket::shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves the metrics, in a thread of its own, for as long as what this gives lives.
 ///
 /// # Errors
 /// Where no thread can be started.
-pub fn serve(listener: TcpListener, metrics: Metrics) -> io::Result<()> {
+pub fn serve(listener: TcpListener, metrics: Metrics) -> io::Result<Serving> {
     let metrics = Arc::new(metrics);
+    let ends = Arc::new(AtomicBool::new(false));
+    let (ours, ended) = (listener.try_clone()?, Arc::clone(&ends));
     let serve = move || {
         loop {
-            let Ok((client, _)) = listener.accept() else {
+            let client = listener.accept();
+            if ended.load(Ordering::Acquire) {
+                return;
+            }
+            let Ok((client, _)) = client else {
                 thread::sleep(AGAIN);
                 continue;
             };
@@ -62,7 +107,11 @@ pub fn serve(listener: TcpListener, metrics: Metrics) -> io::Result<()> {
         }
     };
     let thread = thread::Builder::new().name("metrics".to_owned());
-    thread.spawn(serve).map(drop)
+    Ok(Serving {
+        listener: ours,
+        ends,
+        thread: Some(thread.spawn(serve)?),
+    })
 }
 
 /// One request, and its answer. Whatever fails is the other's affair.

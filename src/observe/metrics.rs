@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::mount::Watched;
-use super::report::{Report, State};
+use super::report::{Guard, Report, State};
 
 /// What the text is, for HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,11 +49,13 @@ struct Mount(Arc<Watched>);
 
 impl Collector for Mount {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let report = self.0.report();
+        let guards = self.0.guards();
+        // It is asked for nothing that it has of them.
+        let report = self.0.report_of(Vec::new());
         info(&mut encoder, &report)?;
         counters(&mut encoder, &report)?;
         gauges(&mut encoder, &report)?;
-        self.guards(&mut encoder)?;
+        standing(&mut encoder, &guards)?;
         self.waits(&mut encoder)
     }
 }
@@ -155,44 +157,43 @@ fn gauges(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
         .encode_gauge(&report.totals.largest_batch)
 }
 
-impl Mount {
-    /// How the guards stand just now; all of them, not only as many as a report has.
-    fn guards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let guards = self.0.guards();
-        let longest = guards.iter().map(|guard| guard.waited_seconds);
-        let what = "How long the call has waited that waits longest just now";
-        encoder
-            .encode_descriptor(
-                "longest_wait",
-                what,
-                Some(&Unit::Seconds),
-                MetricType::Gauge,
-            )?
-            .encode_gauge(&longest.fold(0.0, f64::max))?;
-        let queued: usize = guards.iter().map(|guard| guard.queued).sum();
-        encoder
-            .encode_descriptor(
-                "queued",
-                "Calls that wait just now",
-                None,
-                MetricType::Gauge,
-            )?
-            .encode_gauge(&(queued as u64))?;
-        let what = "Files that have a guard";
-        let mut family = encoder.encode_descriptor("guards", what, None, MetricType::Gauge)?;
-        for (name, state) in [
-            ("free", State::Free),
-            ("held", State::Held),
-            ("waiting", State::Waiting),
-        ] {
-            let number = guards.iter().filter(|guard| guard.state == state).count();
-            family
-                .encode_family(&[("state", name)])?
-                .encode_gauge(&(number as u64))?;
-        }
-        Ok(())
+/// How the guards stand just now; all of them, not only as many as a report has.
+fn standing(encoder: &mut DescriptorEncoder<'_>, guards: &[Guard]) -> fmt::Result {
+    let longest = guards.iter().map(|guard| guard.waited_seconds);
+    let what = "How long the call has waited that waits longest just now";
+    encoder
+        .encode_descriptor(
+            "longest_wait",
+            what,
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+        )?
+        .encode_gauge(&longest.fold(0.0, f64::max))?;
+    let queued: usize = guards.iter().map(|guard| guard.queued).sum();
+    encoder
+        .encode_descriptor(
+            "queued",
+            "Calls that wait just now",
+            None,
+            MetricType::Gauge,
+        )?
+        .encode_gauge(&(queued as u64))?;
+    let what = "Files that have a guard";
+    let mut family = encoder.encode_descriptor("guards", what, None, MetricType::Gauge)?;
+    for (name, state) in [
+        ("free", State::Free),
+        ("held", State::Held),
+        ("waiting", State::Waiting),
+    ] {
+        let number = guards.iter().filter(|guard| guard.state == state).count();
+        family
+            .encode_family(&[("state", name)])?
+            .encode_gauge(&(number as u64))?;
     }
+    Ok(())
+}
 
+impl Mount {
     fn waits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let times = self.0.overlay.guards().events().counts.waits.read();
         let mut buckets = Vec::new();

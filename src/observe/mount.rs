@@ -30,7 +30,7 @@ pub struct Watched {
     pub dev: u64,
     /// The type of the file system that the source is on, if that is known.
     pub file_system: Option<String>,
-    /// The rule file, if there is one.
+    /// The rule file, if rules stand in one when there are any.
     pub rule_file: Option<PathBuf>,
     /// All users may use it.
     pub allow_other: bool,
@@ -45,9 +45,18 @@ pub struct Watched {
 impl Watched {
     /// What there is to tell just now. Asks no file system.
     pub fn report(&self) -> Report {
+        self.report_of(self.guards())
+    }
+
+    /// The same, with these guards.
+    pub(super) fn report_of(&self, all: Vec<Guard>) -> Report {
         let guards = self.overlay.guards();
         let rules = self.overlay.rules();
-        let all = self.guards();
+        let count = match rules.guards_everything_alike() {
+            Some(_) => 0,
+            None => rules.rules().len(),
+        };
+        let with = |state| all.iter().filter(|guard| guard.state == state).count();
         Report {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -67,13 +76,13 @@ impl Watched {
                 metrics: self.metrics.clone(),
             },
             rules: Rules {
-                file: self.rule_file.as_deref().map(shown),
-                count: match rules.guards_everything_alike() {
-                    Some(_) => 0,
-                    None => rules.rules().len(),
-                },
+                // There need not be one; and it may come later, by SIGHUP.
+                file: self.rule_file.as_deref().filter(|_| count > 0).map(shown),
+                count,
             },
             guards_total: all.len(),
+            guards_held: with(State::Held),
+            guards_waiting: with(State::Waiting),
             guards: all.into_iter().take(MANY).collect(),
             totals: self.totals(),
             calls: Calls {

@@ -37,12 +37,49 @@ pub struct Report {
     pub rules: Rules,
     /// How many files have a guard, at work or not.
     pub guards_total: usize,
+    /// How many of them this mount holds.
+    pub guards_held: usize,
+    /// For how many of them calls wait that somebody else holds.
+    pub guards_waiting: usize,
     /// Those at work, and then others, as many as are told.
     pub guards: Vec<Guard>,
     /// What has happened since it was mounted.
     pub totals: Totals,
     /// System calls of the daemon that cost a way to the server.
     pub calls: Calls,
+}
+
+impl Report {
+    /// Replaces control characters, of which a daemon tells none: who answers may be somebody else, and a
+    /// terminal would obey them.
+    pub fn make_printable(&mut self) {
+        let texts = [
+            &mut self.version,
+            &mut self.host,
+            &mut self.source,
+            &mut self.mountpoint,
+            &mut self.device,
+        ];
+        let others = [
+            &mut self.file_system,
+            &mut self.options.metrics,
+            &mut self.rules.file,
+        ];
+        for text in texts.into_iter().chain(others.into_iter().flatten()) {
+            *text = printable(text);
+        }
+        for guard in &mut self.guards {
+            guard.file = printable(&guard.file);
+            if let Some(Holder::Other { host, .. }) = &mut guard.holder {
+                *host = printable(host);
+            }
+        }
+    }
+}
+
+/// A text without control characters. What is escaped in it stays as it is.
+pub fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// What a mount was mounted with.

@@ -6,8 +6,9 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::sys::creds;
@@ -31,6 +32,18 @@ pub fn own() -> Option<PathBuf> {
     let given = given.filter(|dir| dir.is_absolute());
     let base = given.or_else(|| usual.is_dir().then_some(usual))?;
     Some(base.join(NAME))
+}
+
+/// Whether the directory would lie in a mount at `mountpoint` (whose path has no links): what is done
+/// there would be asked of the mount itself, which a socket would keep from being unmounted, too. To be
+/// asked before that mount is there.
+pub fn lies_in(dir: &Path, mountpoint: &Path) -> bool {
+    // As far as there is something: the rest is still to be made, or hidden by a dead mount.
+    let known = dir.ancestors().find_map(|known| {
+        let rest = dir.strip_prefix(known).ok()?;
+        Some(fs::canonicalize(known).ok()?.join(rest))
+    });
+    known.is_some_and(|dir| dir.starts_with(mountpoint))
 }
 
 /// The directories in which this user may find sockets, with the user who must have made them.
@@ -76,22 +89,33 @@ pub struct Found {
     pub uid: u32,
 }
 
-/// All sockets in a directory, in the order of their names; none where there is no such directory.
+/// All sockets in a directory of the user `uid`, in the order of their names; none where there is no
+/// such directory.
 ///
 /// # Errors
-/// Those of reading the directory.
+/// Those of reading the directory; `EPERM` where it is another user's.
 pub fn sockets(dir: &Path, uid: u32) -> io::Result<Vec<Found>> {
-    let entries = match fs::read_dir(dir) {
+    // A user may put there what leads elsewhere.
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let opened = match fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(dir)
+    {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
+    if opened.metadata()?.uid() != uid {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    let entries = fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
     let mut found: Vec<Found> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
             let dev = parse_name(entry.file_name().as_bytes())?;
             let is_socket = entry.file_type().ok()?.is_socket();
             is_socket.then(|| Found {
-                path: entry.path(),
+                path: dir.join(entry.file_name()),
                 dev,
                 uid,
             })

@@ -1,14 +1,13 @@
 //! A mount that can be watched: by its control socket, and where that is asked for by its metrics.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Plan, file_system};
-use crate::config::FILE_NAME;
 use crate::fs::Overlay;
 use crate::observe::control::{self, Control};
-use crate::observe::http;
+use crate::observe::http::{self, Serving};
 use crate::observe::metrics::Metrics;
 use crate::observe::mount::Watched;
 use crate::sys::process::boottime;
@@ -19,36 +18,43 @@ pub(super) struct About {
     mountpoint: PathBuf,
     file_system: Option<String>,
     rule_file: Option<PathBuf>,
+    /// The directory for its socket, where there may be one.
+    sockets: Option<PathBuf>,
     allow_other: bool,
     threads: usize,
 }
 
+/// What a mount is watched by, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Watching {
+    _control: Option<Control>,
+    _metrics: Option<Serving>,
+}
+
 impl About {
-    /// What the plan says.
+    /// What the plan says. Before it is mounted: what is looked at here may lie below the mountpoint.
     pub(super) fn of(plan: &Plan) -> About {
         let options = &plan.options;
-        let given = options.config.as_deref();
-        let given = given.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.into()));
-        let has_rules = plan.rules.guards_everything_alike().is_none();
-        let is_usual = has_rules && options.guard.is_empty();
+        let sockets = control::directory(&plan.mountpoint);
         About {
             source: plan.source.clone(),
             mountpoint: plan.mountpoint.clone(),
             file_system: file_system(&plan.root).ok().flatten(),
-            rule_file: given.or_else(|| is_usual.then(|| plan.source.join(FILE_NAME))),
+            rule_file: plan.origin.file().map(Path::to_owned),
+            sockets: sockets.inspect_err(|error| no_socket(error)).ok(),
             allow_other: options.allow_other,
             threads: plan.threads(),
         }
     }
 
     /// Lets the mount, whose file system has the number `dev`, be watched for as long as what this
-    /// gives lives. A mount that cannot be watched works all the same.
+    /// gives lives. A mount that cannot be watched works all the same. It must answer already.
     pub(super) fn observe(
         self,
         overlay: &Arc<Overlay>,
         dev: u64,
         metrics: Option<TcpListener>,
-    ) -> Option<Control> {
+    ) -> Watching {
         let address = metrics.as_ref().and_then(|at| at.local_addr().ok());
         let watched = Arc::new(Watched {
             overlay: Arc::clone(overlay),
@@ -62,18 +68,24 @@ impl About {
             metrics: address.map(|address| address.to_string()),
             since: boottime(),
         });
-        if let Some((listener, address)) = metrics.zip(address) {
-            match http::serve(listener, Metrics::of(Arc::clone(&watched))) {
-                Ok(()) => log::info!("metrics are served at http://{address}/metrics"),
-                Err(error) => log::error!("{address}: metrics are not served: {error}"),
-            }
+        let metrics = metrics.zip(address).and_then(|(listener, address)| {
+            http::serve(listener, Metrics::of(Arc::clone(&watched)))
+                .inspect(|_| log::info!("metrics are served at http://{address}/metrics"))
+                .inspect_err(|error| log::error!("{address}: metrics are not served: {error}"))
+                .ok()
+        });
+        let control = self.sockets.and_then(|dir| {
+            control::serve(&dir, watched)
+                .inspect_err(|error| no_socket(error))
+                .ok()
+        });
+        Watching {
+            _control: control,
+            _metrics: metrics,
         }
-        control::serve(watched)
-            .inspect_err(|error| {
-                log::warn!(
-                    "`dotlockfs status` cannot ask this mount, which has no socket: {error}"
-                );
-            })
-            .ok()
     }
+}
+
+fn no_socket(error: &str) {
+    log::warn!("`dotlockfs status` cannot ask this mount, which has no socket: {error}");
 }

@@ -69,6 +69,14 @@ impl Origin {
         }))
     }
 
+    /// The file, where they stand in one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Origin::File(file) => Some(&file.path),
+            Origin::Option(_) => None,
+        }
+    }
+
     /// Reads the rules. Where nobody has asked for the file, and there is none, everything is guarded.
     ///
     /// # Errors

@@ -81,20 +81,28 @@ pub(super) fn serve(
     };
     let (session, own) = mount(&overlay, &place, &options, threads)?;
     overlay.set_notifier(session.notifier());
-    let _control = about.observe(&overlay, own.dev(), metrics);
+    let dev = own.dev();
     // One that waits is enough: what it reads is newer than what asked for it.
     let (reload, asked) = mpsc::sync_channel(1);
-    let mut rest = Some((asked, origin));
+    let mut rest = Some((asked, origin, about, metrics));
+    let mut watching = None;
     let serving = Arc::new(());
     let mut ready = || {
+        let rest = rest.take().map(|(asked, origin, about, metrics)| {
+            // Where whoever mounts is told that the mount is there, it can be watched.
+            watching = Some(about.observe(&overlay, dev, metrics));
+            (asked, origin)
+        });
         ready()?;
         service.is_ready(&format!("{what}, {words}"));
-        if let Some((asked, origin)) = rest.take() {
+        if let Some((asked, origin)) = rest {
             reload::start(asked, origin, &overlay, service, what.clone())?;
         }
         watchdog::start(service, (&overlay, &serving), threads)
     };
     let end = until_the_end(session, (signals, reload), &place, &mut ready);
+    // First: the next mount may come at once, and needs the port.
+    drop((watching, rest));
     drop(serving);
     service.stops();
     match &end {

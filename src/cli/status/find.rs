@@ -3,14 +3,19 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::cli::mount_table::{self, Entry};
 use crate::config::error::shown;
 use crate::observe::control;
-use crate::observe::report::Report;
+use crate::observe::report::{Report, printable};
 use crate::observe::runtime::{self, Found};
 use crate::sys::creds;
+
+/// So many daemons are asked at the same time.
+const AT_ONCE: usize = 16;
 
 /// What was told.
 #[derive(Debug, Default)]
@@ -38,42 +43,35 @@ pub(super) fn one(path: &Path) -> Result<Asked, String> {
             shown(path)
         )
     })?;
-    let sockets = everywhere();
-    let of_it = sockets.iter().filter(|found| found.dev == entry.dev);
+    let mut reports = Vec::new();
     let mut worst = None;
-    for found in of_it {
-        match control::ask(found) {
-            Ok(report) => {
-                return Ok(Asked {
-                    reports: vec![report],
-                    problems: Vec::new(),
-                });
-            }
+    for (_, answer) in ask_all(&sockets_of(std::slice::from_ref(&entry))) {
+        match answer {
+            Ok(report) => reports.push(report),
             Err(error) => worst = Some(error),
         }
     }
-    Err(silent(&entry, worst.as_ref()))
+    // The number may have been that of a mount before, whose daemon is still at its end.
+    let newest = reports
+        .into_iter()
+        .min_by(|a, b| a.uptime_seconds.total_cmp(&b.uptime_seconds));
+    match newest {
+        Some(report) => Ok(Asked {
+            reports: vec![report],
+            problems: Vec::new(),
+        }),
+        None => Err(silent(&entry, worst.as_ref())),
+    }
 }
 
 /// Asks for all mounts.
 pub(super) fn all() -> Asked {
-    let sockets = everywhere();
-    let answers: Vec<(Found, io::Result<Report>)> = thread::scope(|scope| {
-        let asking: Vec<_> = sockets
-            .iter()
-            .map(|found| (found, scope.spawn(|| control::ask(found))))
-            .collect();
-        asking
-            .into_iter()
-            .map(|(found, answer)| {
-                let fault = || Err(io::Error::from(io::ErrorKind::Other));
-                (found.clone(), answer.join().unwrap_or_else(|_| fault()))
-            })
-            .collect()
-    });
+    let mut table = mount_table::read().unwrap_or_default();
+    table.retain(|entry| entry.kind == mount_table::OURS);
+    let answers = ask_all(&sockets_of(&table));
     let mut asked = Asked::default();
-    for entry in mount_table::read().unwrap_or_default() {
-        if entry.kind != mount_table::OURS || !is_for_us(&entry) {
+    for entry in table {
+        if !is_for_us(&entry) {
             continue;
         }
         let mut of_it = answers.iter().filter(|(found, _)| found.dev == entry.dev);
@@ -92,18 +90,66 @@ pub(super) fn all() -> Asked {
     asked
 }
 
-fn everywhere() -> Vec<Found> {
+/// The sockets of these mounts. In the directory of a user there may be anything: what is there counts
+/// only for a mount of that user, as the kernel knows it.
+fn sockets_of(mounts: &[Entry]) -> Vec<Found> {
     let dirs = runtime::known();
     let sockets = dirs
         .iter()
         .flat_map(|(dir, uid)| runtime::sockets(dir, *uid));
-    sockets.flatten().collect()
+    let is_there = |found: &Found| {
+        let mut mounts = mounts.iter();
+        mounts.any(|entry| entry.dev == found.dev && owner(entry) == Some(found.uid))
+    };
+    sockets.flatten().filter(is_there).collect()
+}
+
+/// Asks at all sockets, each of which may take its time.
+fn ask_all(sockets: &[Found]) -> Vec<(Found, io::Result<Report>)> {
+    let next = AtomicUsize::new(0);
+    let answers = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(found) = sockets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let answer = ask(found);
+            let mut answers = answers.lock().unwrap_or_else(|fault| fault.into_inner());
+            answers.push((found.clone(), answer));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..sockets.len().min(AT_ONCE) {
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                // There are no more to be had; this one goes on alone.
+                break;
+            }
+        }
+        work();
+    });
+    answers
+        .into_inner()
+        .unwrap_or_else(|fault| fault.into_inner())
+}
+
+/// Asks at one socket. Only an answer about its very mount is believed.
+fn ask(found: &Found) -> io::Result<Report> {
+    let mut report = control::ask(found)?;
+    let device = format!("{}:{}", libc::major(found.dev), libc::minor(found.dev));
+    if report.device != device || report.uid != found.uid {
+        let what = "what answers tells of another mount";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    report.make_printable();
+    Ok(report)
+}
+
+/// The user who has made a mount.
+fn owner(entry: &Entry) -> Option<u32> {
+    let mut options = entry.super_options.split(',');
+    options.find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
 }
 
 /// Whether the daemon of this mount would answer us.
 fn is_for_us(entry: &Entry) -> bool {
-    let own = format!("user_id={}", creds::euid());
-    creds::euid() == 0 || entry.super_options.split(',').any(|option| option == own)
+    creds::euid() == 0 || owner(entry) == Some(creds::euid())
 }
 
 /// What to do about a mount that has not answered.
@@ -123,7 +169,9 @@ fn silent(entry: &Entry, error: Option<&io::Error>) -> String {
             format!("{point}: its daemon does not answer; is it stopped?")
         }
         Some((io::ErrorKind::InvalidData, error)) => format!(
-            "{point}: its daemon is of another version, whose answer is not understood: {error}"
+            "{point}: its daemon is of another version, whose answer is not understood: {}",
+            // It may quote the answer.
+            printable(&error.to_string())
         ),
         Some((_, error)) => format!("{point}: its daemon cannot be asked: {error}"),
         None => format!(

@@ -220,10 +220,6 @@ pub(super) fn all(reports: &[Report], before: Option<(&Asked, f64)>, width: usiz
     ];
     let mut rows = vec![heading.map(str::to_owned)];
     for report in reports {
-        let with = |state| {
-            let such = report.guards.iter().filter(|guard| guard.state == state);
-            such.count().to_string()
-        };
         let old = before.and_then(|(asked, ago)| {
             let is_same = |old: &&Report| (old.pid, &old.device) == (report.pid, &report.device);
             Some((asked.reports.iter().find(is_same)?, ago))
@@ -237,8 +233,8 @@ pub(super) fn all(reports: &[Report], before: Option<(&Asked, f64)>, width: usiz
         };
         rows.push([
             age(report.uptime_seconds),
-            with(State::Held),
-            with(State::Waiting),
+            report.guards_held.to_string(),
+            report.guards_waiting.to_string(),
             appends,
             report.totals.turns_lost.to_string(),
             report.mountpoint.clone(),
