@@ -87,5 +87,6 @@ impl About {
 }
 
 fn no_socket(error: &str) {
-    log::warn!("`dotlockfs status` cannot ask this mount, which has no socket: {error}");
+    // The mount is none the worse for it.
+    log::info!("`dotlockfs status` cannot ask this mount, which has no socket: {error}");
 }
