@@ -29,6 +29,8 @@ mount --bind "$root" "$root"
 cd "$root"
 mount -t proc proc proc
 mount -t tmpfs -o mode=755 none dev
+# Not kept beyond a boot, as daemons have it.
+mount -t tmpfs -o mode=755 none run
 for node in null:3 zero:5 random:8 urandom:9; do
     mknod -m 666 "dev/${node%:*}" c 1 "${node#*:}"
 done
