@@ -205,6 +205,16 @@ pub struct Tally {
     outputs: Vec<Output>,
 }
 
+/// Numbers that grow, as `0-5,7`: thousands must fit into a command line.
+fn in_short(numbers: &[u64]) -> String {
+    let rows = numbers.chunk_by(|one, next| one + 1 == *next);
+    let rows = rows.map(|row| match row {
+        [one] => one.to_string(),
+        _ => format!("{}-{}", row[0], row[row.len() - 1]),
+    });
+    rows.collect::<Vec<_>>().join(",")
+}
+
 impl Tally {
     /// What the programs say; see `programs/attempts.py`.
     fn of(total: usize, writers: &[String], outputs: Vec<Output>, took: Duration) -> Tally {
@@ -218,8 +228,13 @@ impl Tally {
                 let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
                 match word {
                     "done" => {
-                        tally.done += rest.split(',').filter(|number| !number.is_empty()).count();
-                        tally.words.push(format!("{writer}={rest}"));
+                        let numbers: Vec<u64> = rest
+                            .split(',')
+                            .filter(|number| !number.is_empty())
+                            .map(|number| number.parse().expect("a number"))
+                            .collect();
+                        tally.done += numbers.len();
+                        tally.words.push(format!("{writer}={}", in_short(&numbers)));
                     }
                     "refused" => tally.refused += rest.parse::<usize>().expect("a count"),
                     "failed" => tally.failed += rest.parse::<usize>().expect("a count"),

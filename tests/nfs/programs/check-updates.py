@@ -1,7 +1,7 @@
 """usage: check-updates.py KIND FILE WRITER=DONE...
 
 Says what FILE keeps of the updates that each WRITER took for done (DONE: their
-numbers, with commas between).  KIND is the kind of file: count, json, lines, records,
+numbers, as in 0-5,7).  KIND is the kind of file: count, json, lines, records,
 mbox, git or sqlite.  Prints one count a line:
 
   kept        how many of those are there
@@ -25,7 +25,9 @@ def main():
     done = set()
     for word in words:
         writer, _, numbers = word.partition("=")
-        done.update(f"{writer}.{number}" for number in numbers.split(",") if number)
+        for row in filter(None, numbers.split(",")):
+            first, _, last = row.partition("-")
+            done.update(f"{writer}.{n}" for n in range(int(first), int(last or first) + 1))
     faults = []
     try:
         found = KINDS[kind](path, done, faults)
