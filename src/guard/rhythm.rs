@@ -4,7 +4,8 @@
 //! its own is over before anybody else can see it. So whoever has had a turn leaves one to each other
 //! holder that was seen lately and has had none since. They are told apart by the processes in their
 //! claims. If none of them takes the lock for as long as the next look of a waiter takes, they are not
-//! waited for until they are seen again.
+//! waited for until they are seen again, or for a while: a waiter may have missed it, and would hardly
+//! ever meet the moment between two of ours.
 //!
 //! Hence holders go round, and who waits knows when to look: turns are as long as they were.
 
@@ -34,6 +35,8 @@ const LONGEST_LEFT: Duration = Duration::from_millis(100);
 /// elsewhere is not known before it has had a turn, and would hardly ever meet the moment between two
 /// of ours.
 const LET_ANYBODY: Duration = Duration::from_millis(20);
+/// How long a holder is not waited for that has not taken what was left to it.
+const PASSED: Duration = Duration::from_millis(250);
 /// How long other hosts are taken to be interested after one of them had a turn.
 const INTEREST: Duration = Duration::from_secs(2);
 /// The longest time that a look is taken to last.
@@ -64,8 +67,8 @@ struct Other {
     /// Its last turn that we know of, and when we knew.
     turn: u64,
     seen: Duration,
-    /// It has not taken what was left to it since.
-    passed: bool,
+    /// When it was found not to take what was left to it, if it was since.
+    passed: Option<Duration>,
 }
 
 impl Other {
@@ -100,7 +103,7 @@ impl Rhythm {
             holder,
             turn: n,
             seen: now,
-            passed: false,
+            passed: None,
         });
     }
 
@@ -130,7 +133,8 @@ impl Rhythm {
         let length = self.length();
         let is_owed = |other: &Other| {
             let is_recent = now.saturating_sub(other.seen) < INTEREST + length;
-            other.turn < ours && is_recent && !other.passed
+            let is_passed = |at| now.saturating_sub(at) < PASSED;
+            other.turn < ours && is_recent && !other.passed.is_some_and(is_passed)
         };
         if self.others.iter().any(is_owed) {
             let mut time = LET_OTHERS + self.look * 4;
@@ -142,7 +146,7 @@ impl Rhythm {
             }
             // None of them wants it.
             for other in self.others.iter_mut().filter(|other| is_owed(other)) {
-                other.passed = true;
+                other.passed = Some(now);
             }
         }
         was_long && left < LET_ANYBODY && self.is_left(hurry)
@@ -246,12 +250,17 @@ mod tests {
         rhythm.ends(3, ms(93), ms(95));
         assert!(!rhythm.leaves(3, false, ms(96)));
         assert!(rhythm.is_contended(ms(96)), "though it may come again");
+        // It may have missed it: after a while it is waited for once more.
+        rhythm.takes(4, ms(300));
+        rhythm.ends(4, ms(300), ms(350));
+        assert!(rhythm.leaves(4, false, ms(351)));
+        assert!(!rhythm.leaves(4, false, ms(350 + 12)));
         // Nor after a pause in which they could have taken it.
-        rhythm.sees(4, claim(11), ms(1), ms(97));
-        rhythm.takes(5, ms(105));
-        rhythm.ends(5, ms(105), ms(110));
-        assert!(!rhythm.leaves(5, false, ms(500)));
-        assert!(!rhythm.leaves(7, false, ms(501)), "whose end was not seen");
+        rhythm.sees(5, claim(11), ms(1), ms(370));
+        rhythm.takes(6, ms(380));
+        rhythm.ends(6, ms(380), ms(385));
+        assert!(!rhythm.leaves(6, false, ms(500)));
+        assert!(!rhythm.leaves(8, false, ms(501)), "whose end was not seen");
     }
 
     /// A call that will not wait goes first, but not again before others have had a turn.
