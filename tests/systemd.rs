@@ -340,6 +340,19 @@ fn allowed_calls() -> BTreeSet<String> {
     calls
 }
 
+/// A service under strace(1) with these options, of which the last takes the file `trace`.
+fn traced(manager: &Manager, plain: &Command, options: &[&str]) -> Command {
+    let mut start = command(Who::Root, "strace");
+    start
+        .args(options)
+        .arg(manager.path("trace"))
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env("NOTIFY_SOCKET", manager.path("notify"))
+        .stderr(Stdio::piped());
+    start
+}
+
 /// The calls that the unit allows are all that the daemon makes, also over a dead mount.
 #[test]
 fn a_service_makes_only_the_calls_that_its_unit_allows() {
@@ -352,15 +365,7 @@ fn a_service_makes_only_the_calls_that_its_unit_allows() {
     let plain = manager.exec_start(&source, "allow_other");
     let trace = manager.path("trace");
     for round in 0..2 {
-        let mut start = command(Who::Root, "strace");
-        start
-            .args(["-f", "-qq", "-D", "-o"])
-            .arg(&trace)
-            .arg(plain.get_program())
-            .args(plain.get_args())
-            .env("NOTIFY_SOCKET", manager.path("notify"))
-            .stderr(Stdio::piped());
-        manager.start(&mut start);
+        manager.start(&mut traced(&manager, &plain, &["-f", "-qq", "-D", "-o"]));
         if round == 0 {
             manager.work();
             send(manager.daemon(), libc::SIGHUP);
@@ -398,15 +403,8 @@ fn a_service_serves_metrics_within_the_limits_of_its_unit() {
     let mut manager = Manager::new();
     let trace = manager.path("trace");
     let plain = manager.exec_start(&manager.path("source"), "allow_other,metrics=0");
-    let mut start = command(Who::Root, "strace");
-    start
-        .args(["-f", "-qq", "-D", "-e", "trace=socket,socketpair", "-o"])
-        .arg(&trace)
-        .arg(plain.get_program())
-        .args(plain.get_args())
-        .env("NOTIFY_SOCKET", manager.path("notify"))
-        .stderr(Stdio::piped());
-    manager.start(&mut start);
+    let what = ["-f", "-qq", "-D", "-e", "trace=socket,socketpair", "-o"];
+    manager.start(&mut traced(&manager, &plain, &what));
     let mut status = command(Who::Root, dotlockfs());
     status.arg("status").arg(manager.path("mountpoint"));
     let said = finish(&mut status).success();

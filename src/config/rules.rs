@@ -70,11 +70,11 @@ impl Rule {
 
     /// Whether another rule guards in the same way, whichever files it is for.
     pub fn is_as(&self, other: &Rule) -> bool {
-        let but_files = |rule: &Rule| Rule {
-            files: Vec::new(),
-            ..rule.clone()
-        };
-        but_files(self) == but_files(other)
+        *self
+            == Rule {
+                files: self.files.clone(),
+                ..other.clone()
+            }
     }
 
     /// Whether the rule asks for any guarding. False when `append`, `update`, `replace` and

@@ -136,7 +136,10 @@ impl Guard {
             return Ok(Some(turn));
         }
         match self.acquire_dotlock(turns, caller, &turn) {
-            Ok(true) => Ok(Some(turn)),
+            Ok(true) => {
+                self.sees_nobody();
+                Ok(Some(turn))
+            }
             Ok(false) => {
                 self.end_turn(turns, caller, &turn);
                 Ok(None)
@@ -164,21 +167,18 @@ impl Guard {
         let mut pause = FIRST_PAUSE;
         loop {
             if self.has_lock_to_make() {
-                self.sees_nobody();
                 return Ok(true);
             }
             let taken =
                 self.as_actor(caller, turn.actor, || dotlock::take(&*self.dir, turn, lock))?;
             if taken == Dotlock::Held {
                 self.shared.foreign.remove(self.key());
-                self.sees_nobody();
                 return Ok(true);
             }
             let look = || self.dir.identity(lock);
             let theirs = self.as_actor(caller, turn.actor, look)?;
             let made = self.shared.dotlocks.beside(self.key());
             if made.is_some_and(|made| made.makers.is_none() && Some(made.id) == theirs) {
-                self.sees_nobody();
                 return Ok(true);
             }
             if self.as_actor(caller, turn.actor, || self.remove_left_behind(lock))? {

@@ -190,10 +190,7 @@ impl Guard {
 
     /// The worker has nothing to do for now: its turn may be used by others.
     pub(super) fn lend_turn(&self, loan: &Arc<Loan>) {
-        let mut queue = self.queue.lock();
-        if queue.may_lend() && matches!(queue.lending.state, State::Kept) {
-            queue.lending.state = State::Free(Arc::clone(loan));
-        }
+        self.queue.lock().lend(loan);
     }
 
     /// Makes sure, as a worker, that no turn is lent that another worker has left by a fault.
@@ -210,9 +207,9 @@ impl Guard {
     /// `linger`. The turn is lent meanwhile, and back when this ends. Gives what a borrower has left to
     /// be seen to.
     pub(super) fn wait_for_work(&self, loan: &Arc<Loan>, linger: Duration) -> Option<Written> {
-        self.lend_turn(loan);
         let began = boottime();
         let mut queue = self.queue.lock();
+        queue.lend(loan);
         loop {
             if matches!(queue.lending.state, State::Borrowed) {
                 queue.lending.awaited = true;
@@ -236,6 +233,12 @@ impl Guard {
 }
 
 impl Queue {
+    fn lend(&mut self, loan: &Arc<Loan>) {
+        if self.may_lend() && matches!(self.lending.state, State::Kept) {
+            self.lending.state = State::Free(Arc::clone(loan));
+        }
+    }
+
     /// Whether nothing stands against an append that another than the worker makes.
     fn may_lend(&self) -> bool {
         self.jobs.is_empty()

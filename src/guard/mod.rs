@@ -8,8 +8,8 @@
 //! [`queue`] holds what waits, [`shift`] the worker's run from taking a turn to ending it ([`acquire`]
 //! is how it gets one), [`append`] an open file that is appended to, [`batch`] what is done with
 //! appends under a turn ([`permit`] says what may be), [`at_once`] which are made by the thread that
-//! has brought them, [`behind`] which are answered before they are made, [`pulse`] whether the turn is still ours, [`mend`] what is done after a broken one, [`records`]
-//! the holding back of unfinished records, [`signals`] how a waiting program is interrupted,
+//! has brought them, [`behind`] which are answered before they are made, [`pulse`] whether the turn is
+//! still ours, [`mend`] what is done after a broken one, [`records`] the holding back of unfinished records, [`signals`] how a waiting program is interrupted,
 //! [`counts`] and [`events`] what has happened, [`standing`] who has a lock and who waits for it,
 //! [`stuck`] who must not wait, [`keeper`] what must be done later, [`locks`] who holds which
 //! advisory lock.
@@ -375,9 +375,7 @@ impl Guards {
 
     /// Waits, one after another, until nobody has a queue or the plans of the threads locked.
     pub fn take_locks(&self) {
-        let guards = self.shared.by_key.iter();
-        let guards: Vec<Arc<Guard>> = guards.map(|guard| Arc::clone(&guard)).collect();
-        for guard in guards {
+        for guard in self.all() {
             drop(guard.queue.lock());
         }
         self.shared.workers.take_lock();
