@@ -1666,6 +1666,26 @@ mod directories {
         world.end();
     }
 
+    /// The kernel tells of the last close after the program has gone on.
+    #[test]
+    fn one_can_be_removed_at_once_after_the_close() {
+        let world = World::new("update = \"open\"");
+        let slowly = Faults::delay_what_is_read(&world.one, Duration::from_millis(3));
+        let script = "import os, sys
+os.chdir(sys.argv[1])
+for _ in range(10):
+    os.mkdir('dir')
+    file = os.open('dir/f', os.O_RDWR | os.O_CREAT)
+    os.write(file, b'x')
+    os.close(file)
+    os.remove('dir/f')
+    os.rmdir('dir')";
+        let mut program = command(Who::Root, "python3");
+        finish(program.args(["-c", script]).arg(world.one.path())).success();
+        slowly.end();
+        world.end();
+    }
+
     #[test]
     fn a_tree_can_be_removed_after_updates() {
         for update in ["open", "atomic"] {

@@ -1,7 +1,7 @@
 //! Reading directories. Positions are those of the file system below, so they stay right while
 //! entries come and go.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -17,6 +17,7 @@ use super::Overlay;
 use super::attr::{entry_attr, file_type};
 use super::handles::{Handle, Open};
 use super::nodes::Node;
+use super::vacate::{Reply, Vacate};
 use crate::backing::{Caller, proc_path};
 use crate::lock::names::is_hidden;
 use crate::lock::{self, Owner};
@@ -222,108 +223,9 @@ impl Overlay {
             overlay.note_no_lock_file(parent, OsStr::from_bytes(name.to_bytes()));
             Ok(())
         };
-        let vacate = Vacate {
-            caller: self.caller(req),
-            parent,
-            name: c_name,
-            attempt: Box::new(attempt),
-        };
+        let vacate = Vacate::new(self.waiter(req), parent, c_name, Box::new(attempt));
         vacate.run(self, reply);
     }
-}
-
-/// Gets the result of a call that may have had to wait.
-pub(super) type Reply = Box<dyn FnOnce(io::Result<()>) + Send>;
-
-/// Takes the directory above, and the name in it.
-pub(super) type Attempt = Box<dyn Fn(&Arc<Node>, &CStr) -> io::Result<()> + Send>;
-
-/// A call that removes an empty directory, or puts another in its place. What the lock protocol
-/// has left in it does not count as its contents.
-pub(super) struct Vacate {
-    pub caller: Caller,
-    /// Where the directory is that must be empty.
-    pub parent: Arc<Node>,
-    pub name: CString,
-    /// The call itself, with the two fields before.
-    pub attempt: Attempt,
-}
-
-impl Vacate {
-    pub(super) fn run(self, overlay: &Arc<Overlay>, reply: Reply) {
-        let result = (|| {
-            let _assumed = overlay.credentials.assume(&self.caller)?;
-            let error = match (self.attempt)(&self.parent, &self.name) {
-                Err(error) if is_not_empty(&error) => error,
-                other => return other.map(|()| None),
-            };
-            let dir = self.parent.reach()?;
-            let stat = sys::fs::statx(&*dir, &self.name, 0)?;
-            if !stat.is_dir() {
-                return Err(error);
-            }
-            let Some(hidden) = only_hidden(&dir, &self.name)? else {
-                return Err(error);
-            };
-            if let Some(busy) = overlay.guards.busy_in(stat.into()) {
-                if busy.is_held() {
-                    // It has a lock, or a file that is being updated, though that has no name.
-                    return Err(error);
-                }
-                return Ok(Some(busy));
-            }
-            let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-            let emptied = sys::fs::openat(&*dir, &self.name, flags, 0)?;
-            for name in hidden {
-                match sys::fs::unlinkat(&emptied, &name, 0) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            (self.attempt)(&self.parent, &self.name).map(|()| None)
-        })();
-        match result {
-            Ok(None) => reply(Ok(())),
-            // A file in it was appended to a moment ago; the lock is about to be given back.
-            Ok(Some(busy)) => {
-                let overlay = Arc::clone(overlay);
-                busy.when_idle(Box::new(move || self.run(&overlay, reply)));
-            }
-            Err(error) => reply(Err(error)),
-        }
-    }
-}
-
-fn is_not_empty(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST))
-}
-
-/// The protocol's names in a directory that holds nothing else and is about to be removed, the
-/// ends of turns last; `None` where it holds more. The numbers of turns start again only in
-/// another directory: a late call names its directory by a handle, and finds this one gone.
-fn only_hidden(parent: &OwnedFd, name: &CStr) -> io::Result<Option<Vec<CString>>> {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let dir = sys::fs::openat(parent, name, flags, 0)?;
-    sys::fs::statx(&dir, c"", libc::AT_STATX_FORCE_SYNC)?;
-    let mut hidden = Vec::new();
-    let mut buffer = vec![0; 32 * 1024];
-    loop {
-        let len = sys::fs::getdents(&dir, &mut buffer)?;
-        if len == 0 {
-            break;
-        }
-        for entry in dirents::entries(&buffer[..len]) {
-            match entry.name {
-                b"." | b".." => {}
-                name if is_of_protocol(&dir, name) => {
-                    hidden.push(sys::c_name(OsStr::from_bytes(name))?);
-                }
-                _ => return Ok(None),
-            }
-        }
-    }
-    hidden.sort_by_key(|name| lock::names::is_end(name.as_bytes()));
-    Ok(Some(hidden))
 }
 
 /// Whether a name in a directory is there for the lock protocol only: one of its hidden names, or

@@ -23,6 +23,7 @@ pub mod reading;
 mod replace;
 mod requests;
 mod through;
+mod vacate;
 pub mod versions;
 
 use std::cell::Cell;

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use fuser::{INodeNo, RenameFlags, Request};
 
-use super::dirs::{Reply, is_of_protocol};
+use super::dirs::is_of_protocol;
 use super::nodes::{Finding, Node};
 use super::replace::{Move, Place};
+use super::vacate::Reply;
 use super::{Overlay, with_umask_of};
 use crate::backing::{Kind, proc_path};
 use crate::config::{Replace, Rule};

@@ -9,10 +9,10 @@ use fuser::RenameFlags;
 use log::Level;
 
 use super::Overlay;
-use super::dirs::{Reply, Vacate};
 use super::handles::Handle;
 use super::nodes::Node;
 use super::private::Private;
+use super::vacate::{Reply, Vacate};
 use super::versions::Version;
 use crate::backing::{Caller, Kind};
 use crate::config::{Replace, Rule};
@@ -162,12 +162,9 @@ impl Overlay {
         }
         let overlay = Arc::clone(self);
         let (parent, name) = (Arc::clone(&this.to.parent), this.to.c_name.clone());
-        let vacate = Vacate {
-            caller,
-            parent,
-            name,
-            attempt: Box::new(move |_, _| this.run(&overlay)),
-        };
+        let waiter = this.waiter.clone();
+        let attempt = Box::new(move |_: &_, _: &_| this.run(&overlay));
+        let vacate = Vacate::new(waiter, parent, name, attempt);
         vacate.run(self, reply);
     }
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::events::Event;
 use super::family::{Line, is_single_threaded, related};
 use super::locks::{Holder, Lock};
-use super::queue::{Guard, Job, Queue, Waiter, Work};
+use super::queue::{Guard, Job, Look, Queue, Waiter, Work};
 use super::rhythm;
 use crate::sys::process::boottime;
 
@@ -156,6 +156,14 @@ impl Queue {
         self.holds.iter().any(|entry| entry.is_closing(true))
     }
 
+    /// Whether whatever is held may be about to be let go, all of it.
+    fn is_ending(&self) -> bool {
+        let is_over = |lock: &Lock| self.closing.includes(lock.holder.owner);
+        self.is_held()
+            && self.holds.iter().all(|entry| entry.is_closing(false))
+            && self.locks.iter().all(is_over)
+    }
+
     /// Whose locks stand in the way of a job, on this host. `None`: nobody's.
     fn in_the_way(&self, job: &Job) -> Option<HashSet<u32>> {
         if !self.is_held() {
@@ -237,9 +245,12 @@ impl Queue {
         if self.is_closing() && matches!(job.work, Work::Alone(_) | Work::Look(_)) {
             return false;
         }
+        if matches!(&job.work, Work::Look(look) if look.for_all) && self.is_ending() {
+            return false;
+        }
         // Our own lock file would be in its way.
-        let is_ending = || self.holds.iter().any(|entry| entry.is_closing(false));
-        if matches!(job.work, Work::MakeLock(_)) && is_ending() {
+        let one_ends = || self.holds.iter().any(|entry| entry.is_closing(false));
+        if matches!(job.work, Work::MakeLock(_)) && one_ends() {
             return false;
         }
         if self.in_the_way(job).is_some() {
@@ -290,14 +301,27 @@ impl Guard {
         self.queue.lock().is_held()
     }
 
-    /// Calls `look`, which looks at what the name refers to: at once, or, if an update is about to
+    /// Calls `run`, which looks at what the name refers to: at once, or, if an update is about to
     /// be put in its place, after that.
-    pub fn after_closing(self: &Arc<Self>, waiter: &Waiter, look: Box<dyn FnOnce() + Send>) {
+    pub fn after_closing(self: &Arc<Self>, waiter: &Waiter, run: Box<dyn FnOnce() + Send>) {
         if self.queue.lock().is_closing() {
-            self.submit(Job::new(Work::Look(look), waiter.clone()));
+            let for_all = false;
+            self.submit(Job::new(Work::Look(Look { for_all, run }), waiter.clone()));
         } else {
-            look();
+            run();
         }
+    }
+
+    /// Whether all that is held may be about to be let go: who has it was heard to close the file,
+    /// but not yet whether that was the last close.
+    pub fn is_ending(&self) -> bool {
+        self.queue.lock().is_ending()
+    }
+
+    /// Calls `run` once that is known.
+    pub fn after_ending(self: &Arc<Self>, waiter: Waiter, run: Box<dyn FnOnce() + Send>) {
+        let for_all = true;
+        self.submit(Job::new(Work::Look(Look { for_all, run }), waiter));
     }
 
     /// Turn `turn` was lost: whatever programs hold by it is.

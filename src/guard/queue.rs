@@ -186,11 +186,20 @@ pub enum Work {
     Write(Alone),
     /// Anything else. Called with `Ok` under the lock, or with the error that prevented it.
     Alone(Alone),
-    /// Look at what the name refers to, when no update is about to be put in its place.
-    Look(Box<dyn FnOnce() + Send>),
+    /// Look at what the name refers to, or whether it is held.
+    Look(Look),
     /// A program makes the lock file `X.lock` itself: done in a turn in which we have not made
     /// it. Where there is no such turn it is done all the same, and will be refused.
     MakeLock(Box<dyn FnOnce() + Send>),
+}
+
+/// What is done without a turn, once those who have closed the file are known to be gone or not.
+pub struct Look {
+    /// It waits for all that may be about to be let go. Otherwise only for an update that is about
+    /// to be put in its place.
+    pub for_all: bool,
+    /// What is done then.
+    pub run: Box<dyn FnOnce() + Send>,
 }
 
 /// Where an append was written under a turn that was lost.
@@ -287,7 +296,7 @@ impl Job {
             Work::Alone(run) | Work::Write(run) | Work::Lock(LockRequest { granted: run, .. }) => {
                 run(Err(error))
             }
-            Work::MakeLock(run) | Work::Look(run) => run(),
+            Work::MakeLock(run) | Work::Look(Look { run, .. }) => run(),
         }
     }
 }

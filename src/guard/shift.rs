@@ -403,17 +403,17 @@ impl Guard {
 
     /// Does work that is no append, under the lock.
     fn do_alone(&self, work: Work) {
-        if let Work::Look(run) = work {
-            return run();
+        if let Work::Look(look) = work {
+            return (look.run)();
         }
         // It may change the file, or its name, or leave a lock behind under which programs do.
         self.forget_look();
         match work {
             Work::Alone(run) | Work::Write(run) => run(Ok(())),
-            Work::MakeLock(run) | Work::Look(run) => run(),
+            Work::MakeLock(run) => run(),
             Work::Lock(request) => self.lock_now(request),
             // These were taken out before.
-            Work::Append(_) => {}
+            Work::Append(_) | Work::Look(_) => {}
         }
         self.forget_look();
     }

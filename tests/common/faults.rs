@@ -57,6 +57,14 @@ impl Faults {
         Faults::inject(mount, calls, &what, on)
     }
 
+    /// From now on a thread of the mount's daemon that has got something to read, as the kernel's
+    /// requests are, comes to it later.
+    #[track_caller]
+    pub fn delay_what_is_read(mount: &Mount, by: Duration) -> Faults {
+        let what = format!("delay_exit={}", by.as_micros());
+        Faults::inject(mount, "read", &what, &[])
+    }
+
     #[track_caller]
     fn inject(mount: &Mount, calls: &str, what: &str, on: &[String]) -> Faults {
         require_program("strace", "strace");
