@@ -6,24 +6,27 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    FileHandle, FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, Request,
+    FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus,
+    Request,
 };
 use parking_lot::Mutex;
 
 use super::Overlay;
 use super::attr::{entry_attr, file_type};
 use super::handles::{Handle, Open};
+use super::listings::Listing;
 use super::nodes::Node;
 use super::vacate::{Reply, Vacate};
-use crate::backing::{Caller, proc_path};
+use crate::backing::{Caller, Kind, proc_path};
 use crate::lock::names::is_hidden;
 use crate::lock::{self, Owner};
 use crate::sys;
 use crate::sys::dirents;
 use crate::sys::fs::Stat;
+use crate::sys::process::boottime;
 
 /// An open directory.
 #[derive(Debug)]
@@ -101,16 +104,35 @@ fn entry_type(kind: u8) -> Option<FileType> {
 }
 
 impl Overlay {
-    pub(super) fn open_dir(&self, req: &Request, ino: INodeNo) -> io::Result<u64> {
+    pub(super) fn open_dir(&self, req: &Request, ino: INodeNo) -> io::Result<(u64, FopenFlags)> {
         let node = self.nodes.get(ino.0)?;
         let _assumed = self.assume(req)?;
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
         // By way of /proc: "." would take the right to search the directory, not only to read it.
         let dir = node.reach()?;
         let fd = sys::fs::openat(&*dir, &proc_path(&*dir), flags, 0)?;
+        let keep = self
+            .listing_at_open(&node, &fd)
+            .unwrap_or(FopenFlags::empty());
         let open = Open::Dir(DirStream::new(fd));
         let handle = Arc::new(Handle::new(node, flags, open));
-        self.handles.insert(handle, false, false)
+        Ok((self.handles.insert(handle, false, false)?, keep))
+    }
+
+    /// Whether the kernel may keep the listing of a directory, and use what it has kept.
+    fn listing_at_open(&self, node: &Node, fd: &OwnedFd) -> io::Result<FopenFlags> {
+        let dev = node.file.dev;
+        let is_local = self.kinds.is_local(dev, fd)?;
+        if !is_local && self.kinds.of(dev, fd)? != Kind::Nfs {
+            // Directories of /proc, say, change without a sign.
+            return Ok(FopenFlags::empty());
+        }
+        let stat = sys::fs::statx(fd, c"", 0)?;
+        let clock = is_local.then(SystemTime::now);
+        let mut last = node.listing.lock();
+        let (listing, flags) = Listing::at_open(last.as_deref().copied(), &stat, boottime(), clock);
+        *last = Some(Box::new(listing));
+        Ok(flags)
     }
 
     pub(super) fn read_dir(
@@ -165,7 +187,8 @@ impl Overlay {
             }
             let (found, ttl) = self.find_listed(&caller, &handle.node, name);
             let Ok((node, stat)) = found else {
-                // It was removed meanwhile.
+                // It was removed meanwhile; or cannot be reached just now, which must not be kept.
+                *handle.node.listing.lock() = None;
                 return true;
             };
             // The kernel shows the node id as the inode number here. It takes the rest of the

@@ -14,6 +14,7 @@ pub mod dirs;
 mod files;
 pub mod handles;
 pub mod in_force;
+mod listings;
 mod locked;
 mod meta;
 mod names;

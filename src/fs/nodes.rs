@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::handles::Handle;
 use super::in_force::are_alike;
+use super::listings::Listing;
 use crate::backing::proc_path;
 use crate::config::Rule;
 use crate::guard::{Key, Target, family};
@@ -63,6 +64,8 @@ pub struct Node {
     pub set_id: AtomicBool,
     /// For directories: not everybody may search it, so the kernel must ask for each entry again.
     pub restricted: AtomicBool,
+    /// For directories: the last listing, if there was one. (A box, since there are many nodes.)
+    pub listing: Mutex<Option<Box<Listing>>>,
 }
 
 /// Who has a file open.
@@ -382,6 +385,7 @@ impl Nodes {
             settled: AtomicU64::new(u64::MAX),
             set_id: AtomicBool::new(false),
             restricted: AtomicBool::new(true),
+            listing: Mutex::default(),
         });
         let mut tables = Tables::default();
         // The kernel never forgets the root.
@@ -479,6 +483,7 @@ impl Nodes {
             settled: AtomicU64::new(u64::MAX),
             set_id: AtomicBool::new(has_set_id(stat)),
             restricted: AtomicBool::new(true),
+            listing: Mutex::default(),
         });
         if how.to_open {
             node.opens.lock().coming += 1;

@@ -131,6 +131,29 @@ print(whole[-16:].decode().split(\"\\n\")[-2][-9:])
         let seen = watched(lab, "host2", 3 << 20, 6);
         assert_eq!((seen.sizes, seen.settled, seen.contents), (0, 0, 0), "half a record: {seen:?}");
     }
+
+    /// A directory that the kernel keeps the listing of is read again as soon as the client of this
+    /// host knows that another has changed it.
+    fn a_listing_is_as_new_as_that_of_the_client(lab: &Lab) {
+        let directory = lab.directory();
+        directory.rules(lab, "[[guard]]\nfiles = [\"log\"]");
+        lab.server(&format!("mkdir -m 777 {0}/old && touch {0}/old/first", directory.server));
+        let _view = lab.view(&directory, &BOTH);
+        let old = format!("{VIEW}/old");
+        let nfs = format!("{}/old", directory.nfs);
+        // It is kept once the directory was seen to be left alone for 3 s.
+        lab.cluster.run_ok("host1", &format!("for i in {{1..25}}; do ls {old}; sleep 0.2; done"));
+        for name in ["second", "third"] {
+            lab.cluster.run_ok("host2", &format!("touch {nfs}/{name}"));
+            let seen = lab.cluster.run_ok(
+                "host1",
+                &format!("stat --cached=never {nfs} >/dev/null && ls {nfs} && echo - && ls {old}"),
+            );
+            let (client, view) = seen.split_once("-\n").expect("two lists");
+            assert!(client.contains(name), "{seen}");
+            assert_eq!(client, view);
+        }
+    }
 }
 
 /// How often a reader looked at a file, and what was wrong; see `programs/watch.py`.
