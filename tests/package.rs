@@ -17,10 +17,11 @@ use common::{
 use tempfile::TempDir;
 
 /// What every kind of package holds below `/usr`, and more.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "bin/dotlockfs",
     "share/bash-completion/completions/dotlockfs",
     "share/fish/vendor_completions.d/dotlockfs.fish",
+    "share/doc/dotlockfs/third-party-licenses.txt",
     "share/man/man8/mount.fuse.dotlockfs.8",
 ];
 
@@ -165,6 +166,107 @@ fn install_says_what_is_missing() {
         "{refused:?}"
     );
     assert_eq!(fs::read_dir(made.path()).expect("list").count(), 0);
+
+    // For a package also the licenses. Cargo has no sources in an empty directory.
+    let no_crates = directory();
+    install
+        .env("BINARY", dotlockfs())
+        .env("CARGO_HOME", no_crates.path());
+    let refused = finish(&mut install);
+    assert_eq!(refused.status.code(), Some(1));
+    let why = "packaging/install: a package needs third-party-licenses.txt; LICENSES may say where";
+    assert!(refused.stderr.contains(why), "{refused:?}");
+    assert_eq!(fs::read_dir(made.path()).expect("list").count(), 0);
+
+    // Root, whom sudo makes, often has no cargo. Nobody is given what is installed here.
+    let prefix = made.path().join("usr");
+    install
+        .env_remove("DESTDIR")
+        .env("PREFIX", &prefix)
+        .env("HELPERDIR", made.path().join("sbin"));
+    let done = finish(&mut install);
+    assert!(done.status.success(), "{done:?}");
+    let left_out = "dotlockfs/third-party-licenses.txt is left out\n";
+    assert!(done.stderr.ends_with(left_out), "{done:?}");
+    let docs = prefix.join("share/doc/dotlockfs");
+    assert!(docs.join("LICENSE-MIT").exists(), "{done:?}");
+    assert!(!docs.join("third-party-licenses.txt").exists(), "{done:?}");
+}
+
+/// What `packaging/licenses` tells of a crate: its terms, and what the file has under the numbers of
+/// its texts.
+fn licenses_of<'a>(all: &'a str, name: &str, version: &str) -> Option<(&'a str, Vec<&'a str>)> {
+    let title = format!("\n{name} {version}: ");
+    let (_, rest) = all.split_once(&title)?;
+    let mut lines = rest.lines();
+    let terms = lines.next()?;
+    let about = lines.take_while(|line| line.starts_with("    "));
+    let numbers = about.filter_map(|line| line.strip_suffix(']')?.rsplit_once(" ["));
+    let texts = numbers.map(|(_, number)| {
+        let begin = format!("{}\n[{number}]\n\n", "-".repeat(80));
+        let (_, text) = all
+            .split_once(&begin)
+            .unwrap_or_else(|| panic!("no [{number}]"));
+        text.split(&"-".repeat(80)).next().unwrap_or_default()
+    });
+    Some((terms, texts.collect()))
+}
+
+/// By what cargo says that it links, and by what is in the program.
+#[test]
+fn the_licenses_of_all_that_is_in_the_program_are_installed() {
+    let made = directory();
+    install(made.path(), &[]);
+    let file = "usr/local/share/doc/dotlockfs/third-party-licenses.txt";
+    let all = fs::read_to_string(made.path().join(file)).expect("read");
+    let again = finish(&mut tool("packaging/licenses")).success();
+    assert!(again == all, "the file is not always the same");
+
+    let mut tree = tool("cargo");
+    tree.args(["tree", "--locked", "--offline", "--prefix=none"]);
+    tree.args(["--edges=normal,no-proc-macro", "--format={p}|{l}"]);
+    let tree = finish(&mut tree).success();
+    let mut crates = 0;
+    for line in tree.lines() {
+        let (name, rest) = line.split_once(" v").expect("name and version");
+        let (version, terms) = rest.split_once('|').expect("a license");
+        if name == "dotlockfs" {
+            continue;
+        }
+        crates += 1;
+        let terms = terms.trim_end_matches(" (*)");
+        let (told, texts) = licenses_of(&all, name, version)
+            .unwrap_or_else(|| panic!("{name} {version} is not in {file}"));
+        assert_eq!(told, terms, "{name}");
+        // Each has one. One whose source had none would have to be looked at.
+        assert!(!texts.is_empty(), "{name} has no text");
+        let known = [
+            "Permission",
+            "permission",
+            "Apache License",
+            "public domain",
+        ];
+        let is_one = |text: &&str| known.iter().any(|word| text.contains(word));
+        assert!(texts.iter().any(is_one), "{name}: {texts:?}");
+    }
+    assert!(crates > 50, "{tree}");
+
+    // Where a crate's source was stands in the program, for messages of panics and debuggers.
+    let program = fs::read(dotlockfs()).expect("the program");
+    let program = String::from_utf8_lossy(&program);
+    let mut found = 0;
+    for path in program.split("/registry/src/").skip(1) {
+        let ends = |letter: char| !letter.is_ascii_alphanumeric() && !"-+._".contains(letter);
+        let folder = path.split('/').nth(1).expect("a crate's directory");
+        let folder = folder.split(ends).next().expect("its name");
+        let dashes = folder.match_indices('-');
+        let mut splits = dashes.map(|(at, _)| (&folder[..at], &folder[at + 1..]));
+        let told = splits.any(|(name, version)| licenses_of(&all, name, version).is_some());
+        assert!(told, "{folder} is in the program, but not in {file}");
+        found += 1;
+    }
+    assert!(found > 50, "{found}");
+    assert_eq!(all.matches("\nRust's standard library ").count(), 1);
 }
 
 /// Made, looked at by lintian, and on a bare Debian installed, used, upgraded and removed.
@@ -296,6 +398,9 @@ fn the_arch_package_holds_the_same() {
         cp -r "$1/packaging" "$1"/*.md "$1"/LICENSE-* "$2/""#;
     shell(Who::Root, copy, &[repository(), &checkout]);
     copy_command(&checkout.join("target/release/dotlockfs"));
+    let licenses = made.path().join("licenses");
+    let printed = finish(&mut tool("packaging/licenses")).success();
+    fs::write(&licenses, printed).expect("write");
     shell(Who::Root, r#"chown -R 1000:1000 "$1""#, &[&checkout]);
     chown(made.path(), Some(1000), Some(1000)).expect("chown");
     let folder = checkout.join("packaging/arch");
@@ -304,6 +409,8 @@ fn the_arch_package_holds_the_same() {
         .current_dir(&folder)
         .env("HOME", made.path())
         .env("PKGEXT", ".pkg.tar.gz")
+        // Cargo is another user's here.
+        .env("LICENSES", &licenses)
         // It is not asked anything, but has to be there.
         .env("PACMAN", "true");
     let said = finish(&mut make);
@@ -314,13 +421,16 @@ fn the_arch_package_holds_the_same() {
         &[&folder],
     );
     let list: Vec<String> = list.lines().map(str::to_owned).collect();
-    for file in FILES.iter().filter(|file| !file.contains("/man/")) {
+    // Pages are compressed, and licenses have a place of their own.
+    let elsewhere = |file: &&&str| file.contains("/man/") || file.contains("license");
+    for file in FILES.iter().filter(|file| !elsewhere(file)) {
         assert_has(&list, &format!("usr/{file}"));
     }
     for file in [
         "bin/mount.dotlockfs",
         "share/man/man1/dotlockfs.1.gz",
         "share/licenses/dotlockfs/LICENSE-MIT",
+        "share/licenses/dotlockfs/third-party-licenses.txt",
     ] {
         assert_has(&list, &format!("usr/{file}"));
     }
@@ -338,6 +448,11 @@ fn the_static_build_needs_nothing_of_the_host() {
     require_root();
     let said = finish(&mut tool("packaging/static")).success();
     let program: PathBuf = repository().join(said.lines().last().expect("its name"));
+    let licenses = program.with_file_name("third-party-licenses.txt");
+    let licenses = fs::read_to_string(licenses).expect("read");
+    for part in ["\nlibc ", "\nmusl: MIT\n"] {
+        assert!(licenses.contains(part), "no {part:?}");
+    }
     let bare = directory();
     shell(
         Who::Root,

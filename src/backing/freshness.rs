@@ -56,7 +56,7 @@ impl Freshnesses {
         if let Some(known) = self.by_device.get(&dev) {
             return *known;
         }
-        let options = sys::mount::nfs_options(dev);
+        let options = sys::mount_table::nfs_options(dev);
         let freshness = options.map_or_else(Freshness::default, |options| of_nfs(&options));
         self.by_device.insert(dev, freshness);
         freshness

@@ -11,11 +11,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::mount_table::{self, Entry};
 use crate::backing::proc_path;
 use crate::config::error::shown;
 use crate::fs::DAEMON;
 use crate::sys;
+use crate::sys::mount_table::{self, Entry};
 
 /// The longest answer to the question for the daemon: two numbers.
 const ANSWER_MAX: usize = 64;

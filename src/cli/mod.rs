@@ -20,7 +20,6 @@ pub mod doctor;
 pub mod generate;
 pub mod locks;
 pub mod mount;
-pub mod mount_table;
 pub mod run;
 pub mod stage;
 pub mod status;

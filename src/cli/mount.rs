@@ -23,13 +23,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{MountArgs, mount_table};
+use super::MountArgs;
 use crate::backing;
 use crate::config::error::shown;
 use crate::config::options::{self, Unknown};
 use crate::config::{MountOptions, Rules};
 use crate::observe::http;
-use crate::sys;
+use crate::sys::{self, mount_table};
 pub(super) use daemon::log_plainly;
 use dead::Dead;
 pub(super) use rule_file::Origin;

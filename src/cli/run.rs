@@ -27,11 +27,11 @@ use std::process::ExitCode;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::{RunArgs, mount, mount_table};
+use super::{RunArgs, mount};
 use crate::backing;
 use crate::config::error::shown;
 use crate::config::{MountOptions, Rules};
-use crate::sys::{self, process};
+use crate::sys::{self, mount_table, process};
 use supervise::Signals;
 
 /// Where this command itself has failed, and the other command was not started: as env(1) and

@@ -171,7 +171,7 @@ fn has_coarse_changes(dev: u64) -> bool {
     if let Some(known) = KNOWN.get(&dev) {
         return *known;
     }
-    let options = sys::mount::nfs_options(dev).unwrap_or_default();
+    let options = sys::mount_table::nfs_options(dev).unwrap_or_default();
     let coarse = options.split(',').any(|option| option == "vers=3");
     KNOWN.insert(dev, coarse);
     coarse

@@ -12,8 +12,9 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::mount::Watched;
-use super::report::{Guard, Report, State};
+use super::mount::{Watched, calls_made};
+use super::report::{Calls, Guard, State, Totals};
+use crate::config::error::shown;
 
 /// What the text is, for HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,34 +50,17 @@ struct Mount(Arc<Watched>);
 
 impl Collector for Mount {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let guards = self.0.guards();
-        // It is asked for nothing that it has of them.
-        let report = self.0.report_of(Vec::new());
-        info(&mut encoder, &report)?;
-        counters(&mut encoder, &report)?;
-        gauges(&mut encoder, &report)?;
-        standing(&mut encoder, &guards)?;
+        let totals = self.0.totals();
+        self.info(&mut encoder)?;
+        counters(&mut encoder, &totals)?;
+        calls(&mut encoder, &calls_made())?;
+        gauges(&mut encoder, self.0.uptime_seconds(), &totals)?;
+        standing(&mut encoder, &self.0.all_guards())?;
         self.waits(&mut encoder)
     }
 }
 
-fn info(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
-    encoder
-        .encode_descriptor(
-            "mount",
-            "What is mounted, and where",
-            None,
-            MetricType::Info,
-        )?
-        .encode_info(&[
-            ("version", &*report.version),
-            ("source", &*report.source),
-            ("mountpoint", &*report.mountpoint),
-        ])
-}
-
-fn counters(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
-    let totals = &report.totals;
+fn counters(encoder: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
     for (name, what, value) in [
         ("turns", "Turns taken", totals.turns),
         (
@@ -131,30 +115,34 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result
             .encode_family(&[("reason", reason)])?
             .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
     }
+    Ok(())
+}
+
+fn calls(encoder: &mut DescriptorEncoder<'_>, made: &Calls) -> fmt::Result {
     let what = "System calls of the daemon that cost a way to the server";
-    let mut calls = encoder.encode_descriptor("calls", what, None, MetricType::Counter)?;
+    let mut family = encoder.encode_descriptor("calls", what, None, MetricType::Counter)?;
     for (call, value) in [
-        ("link", report.calls.link),
-        ("getattr", report.calls.getattr),
-        ("write", report.calls.write),
-        ("sync", report.calls.sync),
+        ("link", made.link),
+        ("getattr", made.getattr),
+        ("write", made.write),
+        ("sync", made.sync),
     ] {
-        calls
+        family
             .encode_family(&[("call", call)])?
             .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
     }
     Ok(())
 }
 
-fn gauges(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
+fn gauges(encoder: &mut DescriptorEncoder<'_>, uptime: f64, totals: &Totals) -> fmt::Result {
     let what = "How long it is mounted";
     encoder
         .encode_descriptor("uptime", what, Some(&Unit::Seconds), MetricType::Gauge)?
-        .encode_gauge(&report.uptime_seconds)?;
+        .encode_gauge(&uptime)?;
     let what = "The most appends in one piece so far";
     encoder
         .encode_descriptor("largest_batch", what, None, MetricType::Gauge)?
-        .encode_gauge(&report.totals.largest_batch)
+        .encode_gauge(&totals.largest_batch)
 }
 
 /// How the guards stand just now; all of them, not only as many as a report has.
@@ -194,6 +182,17 @@ fn standing(encoder: &mut DescriptorEncoder<'_>, guards: &[Guard]) -> fmt::Resul
 }
 
 impl Mount {
+    fn info(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let what = "What is mounted, and where";
+        encoder
+            .encode_descriptor("mount", what, None, MetricType::Info)?
+            .encode_info(&[
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("source", &shown(&self.0.source)),
+                ("mountpoint", &shown(&self.0.mountpoint)),
+            ])
+    }
+
     fn waits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let times = self.0.overlay.guards().events().counts.waits.read();
         let mut buckets = Vec::new();

@@ -1,6 +1,6 @@
 //! The mount that is watched: from its parts to what is told of it.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::guard::counts::Count;
 use crate::guard::standing::{Look, Seen, Standing};
 use crate::sys::calls::{self, Call};
 use crate::sys::process::boottime;
-use crate::sys::{creds, mount};
+use crate::sys::{creds, mount_table};
 
 /// So many guards are told of at the most: those at work first.
 const MANY: usize = 1000;
@@ -45,11 +45,8 @@ pub struct Watched {
 impl Watched {
     /// What there is to tell just now. Asks no file system.
     pub fn report(&self) -> Report {
-        self.report_of(self.guards())
-    }
-
-    /// The same, with these guards.
-    pub(super) fn report_of(&self, all: Vec<Guard>) -> Report {
+        let mut all = self.all_guards();
+        all.sort_by(by_rank);
         let guards = self.overlay.guards();
         let rules = self.overlay.rules();
         let count = match rules.guards_everything_alike() {
@@ -67,9 +64,9 @@ impl Watched {
             mountpoint: shown(&self.mountpoint),
             device: format!("{}:{}", libc::major(self.dev), libc::minor(self.dev)),
             file_system: self.file_system.clone(),
-            uptime_seconds: seconds(boottime().saturating_sub(self.since)),
+            uptime_seconds: self.uptime_seconds(),
             options: Options {
-                read_only: mount::shown(self.dev).is_some_and(|mount| mount.read_only),
+                read_only: mount_table::of_device(self.dev).is_some_and(|mount| mount.read_only()),
                 allow_other: self.allow_other,
                 passthrough: self.overlay.passes_through(),
                 threads: self.threads,
@@ -85,33 +82,25 @@ impl Watched {
             guards_waiting: with(State::Waiting),
             guards: all.into_iter().take(MANY).collect(),
             totals: self.totals(),
-            calls: Calls {
-                link: calls::made(Call::Link),
-                getattr: calls::made(Call::Getattr),
-                write: calls::made(Call::Write),
-                sync: calls::made(Call::Sync),
-            },
+            calls: calls_made(),
         }
     }
 
-    /// All guards: first where calls wait for others, the longest wait first; then what is held; and
-    /// then the others, by name.
-    pub(super) fn guards(&self) -> Vec<Guard> {
-        let all = self.overlay.guards().all();
-        let mut guards: Vec<Guard> = all
-            .iter()
-            .map(|guard| told(guard.label(), guard.stands()))
-            .collect();
-        guards.sort_by(|a, b| {
-            let rank = |guard: &Guard| Reverse(guard.state as u8);
-            let by_state = rank(a).cmp(&rank(b));
-            let by_wait = b.waited_seconds.total_cmp(&a.waited_seconds);
-            by_state.then(by_wait).then_with(|| a.file.cmp(&b.file))
-        });
-        guards
+    /// Since it was mounted.
+    pub(super) fn uptime_seconds(&self) -> f64 {
+        seconds(boottime().saturating_sub(self.since))
     }
 
-    fn totals(&self) -> Totals {
+    /// All guards, in no order.
+    pub(super) fn all_guards(&self) -> Vec<Guard> {
+        let all = self.overlay.guards().all();
+        all.iter()
+            .map(|guard| told(guard.label(), guard.stands()))
+            .collect()
+    }
+
+    /// What has happened.
+    pub(super) fn totals(&self) -> Totals {
         let counts = &self.overlay.guards().events().counts;
         let get = |what| counts.get(what);
         let times = counts.waits.read();
@@ -139,6 +128,25 @@ impl Watched {
             errors: get(Count::Errors),
         }
     }
+}
+
+/// System calls of this process.
+pub(super) fn calls_made() -> Calls {
+    Calls {
+        link: calls::made(Call::Link),
+        getattr: calls::made(Call::Getattr),
+        write: calls::made(Call::Write),
+        sync: calls::made(Call::Sync),
+    }
+}
+
+/// First where calls wait for others, the longest wait first; then what is held; and then the others,
+/// by name.
+fn by_rank(a: &Guard, b: &Guard) -> Ordering {
+    let rank = |guard: &Guard| Reverse(guard.state as u8);
+    let by_state = rank(a).cmp(&rank(b));
+    let by_wait = b.waited_seconds.total_cmp(&a.waited_seconds);
+    by_state.then(by_wait).then_with(|| a.file.cmp(&b.file))
 }
 
 /// To the microsecond: more would only look exact.

@@ -11,6 +11,7 @@ pub mod fds;
 pub mod fs;
 pub mod locks;
 pub mod mount;
+pub mod mount_table;
 pub mod process;
 pub mod watch;
 

@@ -1,7 +1,6 @@
 //! Mounting and unmounting, and the mounts that a thread sees.
 
 use std::ffi::CStr;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -80,76 +79,5 @@ pub fn copy_tree(dir: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
             flags,
         );
         Ok(OwnedFd::from_raw_fd(check(fd as libc::c_int)?))
-    }
-}
-
-/// A mount, as the kernel's table shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
-    /// The type of its file system.
-    pub kind: String,
-    /// Whether nothing can be changed by way of the mount.
-    pub read_only: bool,
-    /// Options of the file system, with commas between them.
-    pub options: String,
-}
-
-/// The newest mount of the file system with this device number, or `None` where it is not to be seen
-/// (proc_pid_mountinfo(5)). The table is asked, not the file system.
-pub fn shown(dev: u64) -> Option<Shown> {
-    let table = fs::read("/proc/self/mountinfo").ok()?;
-    shown_in(&String::from_utf8_lossy(&table), dev)
-}
-
-/// The options that the NFS mount with this device number shows (nfs(5)), or `None` where that is
-/// no NFS mount, or is not to be seen.
-pub fn nfs_options(dev: u64) -> Option<String> {
-    let mount = shown(dev)?;
-    mount.kind.starts_with("nfs").then_some(mount.options)
-}
-
-fn shown_in(table: &str, dev: u64) -> Option<Shown> {
-    let number = format!("{}:{}", libc::major(dev), libc::minor(dev));
-    table.lines().rev().find_map(|line| {
-        let (mount, system) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(2);
-        if fields.next() != Some(&number) {
-            return None;
-        }
-        let flags = fields.nth(2)?;
-        let mut system = system.split(' ');
-        let kind = system.next()?.to_owned();
-        let options = system.nth(1).unwrap_or("").to_owned();
-        let has_ro = |list: &str| list.split(',').any(|option| option == "ro");
-        Some(Shown {
-            kind,
-            read_only: has_ro(flags) || has_ro(&options),
-            options,
-        })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_is_found_by_its_device() {
-        let table = "\
-22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,noac
-40 22 0:51 / /net/data ro,relatime shared:9 master:3 - nfs4 server:/data rw,vers=4.2,noac
-41 22 0:52 / /net/more\\040data rw - nfs server:/more rw,vers=3
-";
-        let seen = |major, minor| {
-            let mount = shown_in(table, libc::makedev(major, minor))?;
-            Some((mount.kind, mount.read_only, mount.options))
-        };
-        let mount = |kind: &str, read_only, options: &str| {
-            Some((kind.to_owned(), read_only, options.to_owned()))
-        };
-        assert_eq!(seen(8, 1), mount("ext4", false, "rw,noac"));
-        assert_eq!(seen(0, 51), mount("nfs4", true, "rw,vers=4.2,noac"));
-        assert_eq!(seen(0, 52), mount("nfs", false, "rw,vers=3"));
-        assert_eq!(seen(0, 53), None);
     }
 }

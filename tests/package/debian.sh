@@ -62,6 +62,11 @@ for file in bash-completion/completions/dotlockfs zsh/vendor-completions/_dotloc
 done
 inside dotlockfs check-config /usr/share/doc/dotlockfs/examples/dotlockfs.toml >tmp/explained
 
+step licenses
+licenses=usr/share/doc/dotlockfs/third-party-licenses.txt
+grep -q '^libc [0-9.]*: MIT OR Apache-2.0$' "$licenses"
+grep -q "/$licenses" usr/share/doc/dotlockfs/copyright
+
 step mount
 inside mount -t dotlockfs -o allow_other /net/data /srv/data
 is 'fuse.dotlockfs' "$(inside findmnt -no FSTYPE /srv/data)"

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::Finding;
 use crate::backing::{Kind, Kinds};
-use crate::cli::mount_table::{self, Entry};
 use crate::config::error::shown;
 use crate::sys;
+use crate::sys::mount_table::{self, Entry};
 
 /// The file system that a directory is on.
 #[derive(Debug)]

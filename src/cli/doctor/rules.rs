@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::Finding;
 use crate::backing::proc_path;
 use crate::cli::bare::{self, Unreachable};
-use crate::cli::mount_table;
 use crate::config::error::shown;
 use crate::config::{ConfigError, FILE_NAME, Rules};
+use crate::sys::mount_table;
 
 /// The rule file at the root of the mount, or in the directory itself.
 pub(super) struct RuleFile {

@@ -20,10 +20,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use crate::cli::mount_table::{self, Entry, OURS};
 use crate::config::error::shown;
 use crate::sys;
 use crate::sys::fs::Stat;
+use crate::sys::mount_table::{self, Entry, OURS};
 
 /// More mounts of ours than anybody has at one place.
 const MOST: usize = 1000;

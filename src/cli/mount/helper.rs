@@ -15,10 +15,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::{Asked, in_background, remount, unusable};
-use crate::cli::mount_table;
 use crate::config::error::shown;
 use crate::config::options::{self, Unknown};
-use crate::sys;
+use crate::sys::{self, mount_table};
 
 /// The names by which the program is the helper.
 const NAMES: [&str; 2] = ["mount.dotlockfs", "mount.fuse.dotlockfs"];

@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::fusermount;
-use crate::cli::mount_table;
-use crate::sys;
+use crate::sys::{self, mount_table};
 
 /// A mount of this process.
 pub(super) struct Own<'a> {

@@ -7,9 +7,9 @@ use std::error::Error;
 use std::fs;
 
 use super::{Asked, session, unusable};
-use crate::cli::{bare, mount_table};
+use crate::cli::bare;
 use crate::config::error::shown;
-use crate::sys;
+use crate::sys::{self, mount_table};
 
 /// Gives the mount at the mountpoint the flags that the options name.
 ///

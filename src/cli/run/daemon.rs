@@ -22,10 +22,9 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use super::Plan;
 use super::inside::READY;
 use crate::cli::mount::{self, unusable};
-use crate::cli::mount_table;
 use crate::config::error::shown;
 use crate::fs::{Ids, Mounted, Overlay, Settings};
-use crate::sys::{again, creds, fds, process};
+use crate::sys::{again, creds, fds, mount_table, process};
 
 /// How long the end may wait for locks held by others, and for the server.
 const FINISH: Duration = Duration::from_secs(30);

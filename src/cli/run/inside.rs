@@ -16,9 +16,9 @@ use nix::unistd::{Pid, getppid};
 use super::supervise::Signals;
 use super::{OWN_FAILURE, Plan, refusal};
 use crate::backing;
+use crate::cli::RunArgs;
 use crate::cli::mount::{open_device, unusable};
-use crate::cli::{RunArgs, mount_table};
-use crate::sys::{self, again, creds, process};
+use crate::sys::{self, again, creds, mount_table, process};
 
 /// What the daemon says once it serves the mount.
 pub(super) const READY: &[u8] = b"ready";

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::interrupt::Failure;
-use crate::cli::mount_table;
+use crate::sys::mount_table;
 
 /// How long a mount may take to answer.
 const MOUNT_DEADLINE: Duration = Duration::from_secs(30);

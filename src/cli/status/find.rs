@@ -7,12 +7,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::cli::mount_table::{self, Entry};
 use crate::config::error::shown;
 use crate::observe::control;
 use crate::observe::report::{Report, printable};
 use crate::observe::runtime::{self, Found};
 use crate::sys::creds;
+use crate::sys::mount_table::{self, Entry};
 
 /// So many daemons are asked at the same time.
 const AT_ONCE: usize = 16;

@@ -38,6 +38,14 @@ pub struct Entry {
     pub super_options: String,
 }
 
+impl Entry {
+    /// Whether nothing can be changed by way of the mount.
+    pub fn read_only(&self) -> bool {
+        let has_ro = |list: &str| list.split(',').any(|option| option == "ro");
+        has_ro(&self.options) || has_ro(&self.super_options)
+    }
+}
+
 /// All mounts that this process can reach, in the order in which they were mounted.
 ///
 /// # Errors
@@ -55,11 +63,12 @@ pub fn of_process(pid: i32) -> io::Result<Vec<Entry>> {
 }
 
 fn read_file(file: &str) -> io::Result<Vec<Entry>> {
-    let table = fs::read(file)?;
-    Ok(table
-        .split(|&byte| byte == b'\n')
-        .filter_map(parse)
-        .collect())
+    Ok(parse_all(&fs::read(file)?))
+}
+
+fn parse_all(table: &[u8]) -> Vec<Entry> {
+    let lines = table.split(|&byte| byte == b'\n');
+    lines.filter_map(parse).collect()
 }
 
 /// The mount of this number, if it is one of dotlockfs.
@@ -69,6 +78,22 @@ fn read_file(file: &str) -> io::Result<Vec<Entry>> {
 pub fn ours(id: u64) -> io::Result<Option<Entry>> {
     let mut table = read()?.into_iter();
     Ok(table.find(|entry| entry.id == id && entry.kind == OURS))
+}
+
+/// The newest mount of the file system with this device number, or `None` where it is not to be seen.
+pub fn of_device(dev: u64) -> Option<Entry> {
+    newest(read().ok()?, dev)
+}
+
+fn newest(table: Vec<Entry>, dev: u64) -> Option<Entry> {
+    table.into_iter().rev().find(|entry| entry.dev == dev)
+}
+
+/// The options that the NFS mount with this device number shows (nfs(5)), or `None` where that is
+/// no NFS mount, or is not to be seen.
+pub fn nfs_options(dev: u64) -> Option<String> {
+    let mount = of_device(dev)?;
+    mount.kind.starts_with("nfs").then_some(mount.super_options)
 }
 
 /// A descriptor (`O_PATH`) of what a path leads to, and the number of the mount that it lies on.
@@ -161,6 +186,28 @@ mod tests {
         assert_eq!(entry.source, r"/dev/r\");
         assert_eq!(entry.super_options, r"rw,e=\");
         assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn a_mount_is_found_by_its_device() {
+        let table = "\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,noac
+39 22 0:51 / /net/data rw,relatime shared:9 master:3 - nfs4 server:/data rw,vers=4.2,noac
+40 22 0:51 / /net/data ro,relatime shared:9 master:3 - nfs4 server:/data rw,vers=4.2,noac
+41 22 0:52 / /net/more\\040data rw - nfs server:/more ro,vers=3
+";
+        let seen = |major, minor| {
+            let mount = newest(parse_all(table.as_bytes()), libc::makedev(major, minor))?;
+            let read_only = mount.read_only();
+            Some((mount.id, mount.kind, read_only, mount.super_options))
+        };
+        let mount = |id, kind: &str, read_only, options: &str| {
+            Some((id, kind.to_owned(), read_only, options.to_owned()))
+        };
+        assert_eq!(seen(8, 1), mount(22, "ext4", false, "rw,noac"));
+        assert_eq!(seen(0, 51), mount(40, "nfs4", true, "rw,vers=4.2,noac"));
+        assert_eq!(seen(0, 52), mount(41, "nfs", true, "ro,vers=3"));
+        assert_eq!(seen(0, 53), None);
     }
 
     #[test]
