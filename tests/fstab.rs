@@ -211,13 +211,14 @@ fn systemd_takes_lines_for_two_places_and_not_for_one() {
             .args([&units, &units, &units]);
         (finish(&mut command), place)
     };
-    let options =
-        "allow_other,require_mount,_netdev,nofail,x-systemd.requires-mounts-for=/net/data";
+    let options = "allow_other,require_mount,_netdev,nofail,\
+                   x-systemd.before=remote-fs.target,x-systemd.requires-mounts-for=/net/data";
     let (outcome, place) = generate(&format!("/net/data /srv/data dotlockfs {options} 0 0\n"));
     outcome.success();
     let unit = fs::read_to_string(place.path().join("units/srv-data.mount")).expect("a unit");
     for line in [
         "RequiresMountsFor=/net/data",
+        "Before=remote-fs.target",
         "What=/net/data",
         "Type=dotlockfs",
     ] {

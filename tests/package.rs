@@ -8,13 +8,12 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use common::debian::{debootstrap, on_disk, package, repository, tool};
 use common::{
     ALICE, Mount, Who, command, copy_command, directory, dotlockfs, finish, require_program,
     require_root, shell,
 };
-use tempfile::TempDir;
 
 /// What every kind of package holds below `/usr`, and more.
 const FILES: [&str; 5] = [
@@ -24,40 +23,6 @@ const FILES: [&str; 5] = [
     "share/doc/dotlockfs/third-party-licenses.txt",
     "share/man/man8/mount.fuse.dotlockfs.8",
 ];
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A directory on a disk, and not in memory as `/tmp` may be.
-fn on_disk() -> TempDir {
-    let prefix = "package-";
-    let made = tempfile::Builder::new()
-        .prefix(prefix)
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-    let made = made.expect("a directory in target/tmp");
-    fs::set_permissions(made.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
-    made
-}
-
-/// A command in the repository that may call cargo: with the environment that the test was called
-/// with.
-fn tool(program: &str) -> Command {
-    let mut tool = Command::new(program);
-    tool.current_dir(repository())
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(std::process::Stdio::null());
-    tool
-}
-
-/// The packages are made from `target/release`, so that has to be what the tests are about.
-#[track_caller]
-fn require_release() {
-    let packed = repository().join("target/release/dotlockfs");
-    let tested = fs::read(dotlockfs()).expect("the program");
-    let same = fs::read(&packed).is_ok_and(|packed| packed == tested);
-    assert!(same, "these tests pack {packed:?}: run them with --release");
-}
 
 fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
@@ -273,12 +238,8 @@ fn the_licenses_of_all_that_is_in_the_program_are_installed() {
 #[test]
 fn the_debian_package_comes_works_and_goes() {
     require_root();
-    require_release();
     require_program("lintian", "lintian");
-    require_program("debootstrap", "debootstrap");
-    let said = finish(tool("packaging/deb").arg("--no-build")).success();
-    let package = said.lines().last().expect("its name").to_owned();
-    assert!(package.ends_with(".deb"), "{said}");
+    let package = package();
     let mut lintian = command(Who::Root, "lintian");
     lintian.args([
         "--allow-root",
@@ -291,7 +252,7 @@ fn the_debian_package_comes_works_and_goes() {
 
     let made = on_disk();
     let root = made.path().join("debian");
-    debootstrap(&root);
+    debootstrap(&root, "fuse3,man-db");
     let mut use_it = command(Who::Root, "unshare");
     use_it.args([
         "--mount",
@@ -308,34 +269,6 @@ fn the_debian_package_comes_works_and_goes() {
     let said = finish(&mut use_it);
     assert!(said.status.success(), "{}{}", said.stdout, said.stderr);
     assert!(said.stdout.ends_with("== all is well\n"), "{}", said.stdout);
-}
-
-/// The smallest Debian, from where this one has its packages.
-#[track_caller]
-fn debootstrap(root: &Path) {
-    let codename = r#". /etc/os-release; printf %s "$VERSION_CODENAME""#;
-    let codename = shell(Who::Root, codename, &[]);
-    let mut sources = command(Who::Root, "apt-get");
-    sources.args([
-        "indextargets",
-        "--format",
-        "$(ORIGIN) $(RELEASE) $(SITE)",
-        "Created-By: Packages",
-        "Component: main",
-    ]);
-    let sources = finish(&mut sources).success();
-    let prefix = format!("Debian {codename} ");
-    let site = sources.lines().find_map(|line| line.strip_prefix(&prefix));
-    let site = site.unwrap_or_else(|| panic!("apt has no {prefix}in {sources}"));
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debootstrap");
-    fs::create_dir_all(&cache).expect("mkdir");
-    let mut debootstrap = tool("debootstrap");
-    debootstrap
-        .args(["--variant=minbase", "--include=fuse3,man-db"])
-        .arg(format!("--cache-dir={}", cache.display()))
-        .args([&codename, root.to_str().expect("UTF-8"), site]);
-    let made = finish(&mut debootstrap);
-    assert!(made.status.success(), "{}{}", made.stdout, made.stderr);
 }
 
 /// By rpmbuild, which packs what the spec lists, and fails if there is something else.

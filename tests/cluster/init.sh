@@ -15,6 +15,9 @@
 #   CL_VERS     NFS version to mount (hosts)
 #   CL_MOUNT    further mount options, may be "none" (hosts)
 #
+# A host with a system of its own (`cluster up --system`) is not booted by this: a
+# service there calls it, and it only carries out orders.
+#
 # Everything lives in functions: bash reads a script while it runs it, and
 # main() makes sure that all of it is read before /tmp and others are covered.
 #
@@ -231,6 +234,12 @@ serve() {
     done </dev/tty1
 }
 
+be_ready() {
+    say "ready"
+    : >"$ME/ready"
+    serve
+}
+
 main() {
     trap 'fail "$LINENO" "$BASH_COMMAND"' ERR
     mount_own_file_systems
@@ -243,9 +252,7 @@ main() {
     chmod 666 /dev/fuse
     export HOME=/root USER=root LANG=C.UTF-8
     unset TERM mem uml_dir
-    say "ready"
-    : >"$ME/ready"
-    serve
+    be_ready
 }
 
-main
+if [[ $$ == 1 ]]; then main; else be_ready; fi

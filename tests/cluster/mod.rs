@@ -173,6 +173,12 @@ impl Cluster {
         self.must("boot", &[machine]);
     }
 
+    /// Whether it runs: a machine with a system of its own may end by itself.
+    pub fn is_up(&self, machine: &str) -> bool {
+        let line = format!("{machine} up");
+        self.must("status", &[]).lines().any(|said| said == line)
+    }
+
     /// Cuts a machine off the network, silently and in both directions.
     pub fn cut(&self, machine: &str) {
         self.must("cut", &[machine]);

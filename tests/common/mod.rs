@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
+pub mod debian;
 pub mod faults;
 pub mod leftovers;
 pub mod machine;
