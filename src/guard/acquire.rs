@@ -101,7 +101,8 @@ impl Guard {
                     if self.queue.lock().jobs.is_empty() {
                         return Ok(None);
                     }
-                    std::thread::sleep(FIRST_PAUSE);
+                    let pause = self.rhythm.lock().pause_while_left();
+                    std::thread::sleep(pause);
                 }
                 Err(error) if is_gone(&error) && self.directory_is_gone() => {
                     // Another directory may get its inode number; it must not get this guard.
