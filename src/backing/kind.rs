@@ -17,10 +17,12 @@ const LOCAL: [i64; 7] = [
     0x5846_5342, // XFS
     0x9123_683E, // btrfs
     0xF2F5_2010, // F2FS
-    0x0102_1994, // tmpfs
-    0x8584_58F6, // ramfs
     0xCA45_1A4E, // bcachefs
+    TMPFS,
+    RAMFS,
 ];
+const TMPFS: i64 = 0x0102_1994;
+const RAMFS: i64 = 0x8584_58F6;
 
 /// The kind of a file system, as far as it changes what must be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,7 @@ pub struct Kinds {
 struct Known {
     kind: Kind,
     local: bool,
+    tells: bool,
 }
 
 impl Kinds {
@@ -64,6 +67,16 @@ impl Kinds {
         self.known(dev, fd).map(|known| known.local)
     }
 
+    /// Whether the times of a directory there tell that its entries have changed, and a position in it
+    /// is good for another descriptor. Those of /proc change without a sign, and in memory positions
+    /// are counts, before Linux 6.6.
+    ///
+    /// # Errors
+    /// Those of `fstatfs(2)`.
+    pub fn tells_of_changes(&self, dev: u64, fd: impl AsFd) -> io::Result<bool> {
+        self.known(dev, fd).map(|known| known.tells)
+    }
+
     fn known(&self, dev: u64, fd: impl AsFd) -> io::Result<Known> {
         if let Some(known) = self.by_device.get(&dev) {
             return Ok(*known);
@@ -71,13 +84,16 @@ impl Kinds {
         // f_type's width differs between architectures.
         #[allow(clippy::unnecessary_cast)]
         let number = sys::fs::fstatfs(fd)?.f_type as i64;
+        let local = LOCAL.contains(&(number & 0xFFFF_FFFF));
+        let in_memory = [TMPFS, RAMFS].contains(&(number & 0xFFFF_FFFF));
         let known = Known {
             kind: if number == NFS {
                 Kind::Nfs
             } else {
                 Kind::Other
             },
-            local: LOCAL.contains(&(number & 0xFFFF_FFFF)),
+            local,
+            tells: number == NFS || local && !in_memory,
         };
         self.by_device.insert(dev, known);
         Ok(known)

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -17,10 +18,10 @@ use parking_lot::Mutex;
 use super::Overlay;
 use super::attr::{entry_attr, file_type};
 use super::handles::{Handle, Open};
-use super::listings::Listing;
+use super::listings::{Listing, Use};
 use super::nodes::Node;
 use super::vacate::{Reply, Vacate};
-use crate::backing::{Caller, Kind, proc_path};
+use crate::backing::{Caller, proc_path};
 use crate::lock::names::is_hidden;
 use crate::lock::{self, Owner};
 use crate::sys;
@@ -33,6 +34,10 @@ use crate::sys::process::boottime;
 pub struct DirStream {
     fd: Arc<OwnedFd>,
     state: Mutex<State>,
+    /// What the kernel does with it.
+    used: Use,
+    /// Something was told of it that may not be so: it could not be looked at, or not by this user.
+    doubtful: AtomicBool,
 }
 
 /// What has been read ahead.
@@ -47,11 +52,25 @@ struct State {
 
 impl DirStream {
     /// A stream that begins at the beginning of the directory.
-    pub fn new(fd: OwnedFd) -> DirStream {
+    pub fn new(fd: OwnedFd, used: Use) -> DirStream {
         DirStream {
             fd: Arc::new(fd),
             state: Mutex::default(),
+            used,
+            doubtful: AtomicBool::new(false),
         }
+    }
+
+    fn set_doubtful(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a name is there for the lock protocol only.
+    fn hides(&self, name: &[u8]) -> bool {
+        find_owner(&self.fd, name).unwrap_or_else(|error| {
+            self.set_doubtful();
+            was_of_protocol(&error)
+        })
     }
 
     /// The descriptor below.
@@ -80,7 +99,7 @@ impl DirStream {
         }
         loop {
             for entry in dirents::entries(&buffer[*used..]) {
-                if !is_of_protocol(&self.fd, entry.name) && !take(&entry) {
+                if !self.hides(entry.name) && !take(&entry) {
                     return Ok(());
                 }
                 *used += entry.len;
@@ -111,28 +130,37 @@ impl Overlay {
         // By way of /proc: "." would take the right to search the directory, not only to read it.
         let dir = node.reach()?;
         let fd = sys::fs::openat(&*dir, &proc_path(&*dir), flags, 0)?;
-        let keep = self
-            .listing_at_open(&node, &fd)
-            .unwrap_or(FopenFlags::empty());
-        let open = Open::Dir(DirStream::new(fd));
+        let used = self.listing_at_open(&node, &fd).unwrap_or(Use::Once);
+        let open = Open::Dir(DirStream::new(fd, used));
         let handle = Arc::new(Handle::new(node, flags, open));
-        Ok((self.handles.insert(handle, false, false)?, keep))
+        Ok((self.handles.insert(handle, false, false)?, used.flags()))
+    }
+
+    pub(super) fn release_dir(&self, fh: FileHandle) {
+        let Some(handle) = self.handles.remove(fh.0) else {
+            return;
+        };
+        if let Open::Dir(stream) = &handle.open
+            && let Some(listing) = &mut *handle.node.listing.lock()
+        {
+            let sound = !stream.doubtful.load(Ordering::Relaxed);
+            listing.at_release(stream.used, sound);
+        }
     }
 
     /// Whether the kernel may keep the listing of a directory, and use what it has kept.
-    fn listing_at_open(&self, node: &Node, fd: &OwnedFd) -> io::Result<FopenFlags> {
+    fn listing_at_open(&self, node: &Node, fd: &OwnedFd) -> io::Result<Use> {
         let dev = node.file.dev;
-        let is_local = self.kinds.is_local(dev, fd)?;
-        if !is_local && self.kinds.of(dev, fd)? != Kind::Nfs {
-            // Directories of /proc, say, change without a sign.
-            return Ok(FopenFlags::empty());
+        if !self.kinds.tells_of_changes(dev, fd)? {
+            return Ok(Use::Once);
         }
+        let is_local = self.kinds.is_local(dev, fd)?;
         let stat = sys::fs::statx(fd, c"", 0)?;
         let clock = is_local.then(SystemTime::now);
         let mut last = node.listing.lock();
-        let (listing, flags) = Listing::at_open(last.as_deref().copied(), &stat, boottime(), clock);
+        let (listing, used) = Listing::at_open(last.as_deref().copied(), &stat, boottime(), clock);
         *last = Some(Box::new(listing));
-        Ok(flags)
+        Ok(used)
     }
 
     pub(super) fn read_dir(
@@ -188,7 +216,7 @@ impl Overlay {
             let (found, ttl) = self.find_listed(&caller, &handle.node, name);
             let Ok((node, stat)) = found else {
                 // It was removed meanwhile; or cannot be reached just now, which must not be kept.
-                *handle.node.listing.lock() = None;
+                stream.set_doubtful();
                 return true;
             };
             // The kernel shows the node id as the inode number here. It takes the rest of the
@@ -225,7 +253,13 @@ impl Overlay {
     fn kind_of(&self, stream: &DirStream, name: &[u8]) -> FileType {
         sys::c_name(OsStr::from_bytes(name))
             .and_then(|name| sys::fs::statx(&*stream.fd, &name, 0))
-            .map_or(FileType::RegularFile, |stat| file_type(stat.mode))
+            .map_or_else(
+                |_| {
+                    stream.set_doubtful();
+                    FileType::RegularFile
+                },
+                |stat| file_type(stat.mode),
+            )
     }
 
     /// Removes a directory.
@@ -254,21 +288,27 @@ impl Overlay {
 /// Whether a name in a directory is there for the lock protocol only: one of its hidden names, or
 /// an `X.lock` that is another name of a claim.
 pub(super) fn is_of_protocol(dir: &OwnedFd, name: &[u8]) -> bool {
+    find_owner(dir, name).unwrap_or_else(|error| was_of_protocol(&error))
+}
+
+/// The same, where it can be told.
+fn find_owner(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
     if is_hidden(name) {
-        return true;
+        return Ok(true);
     }
     if !name.ends_with(b".lock") {
-        return false;
+        return Ok(false);
     }
-    let owned = || {
-        let name = sys::c_name(OsStr::from_bytes(name))?;
-        let stat = sys::fs::statx(dir, &name, 0)?;
-        if !stat.is_file() || stat.nlink < 2 {
-            return Ok(false);
-        }
-        let text = lock::directory::read_record(dir, &name)?;
-        Ok::<_, io::Error>(Owner::parse(&text).is_some())
-    };
-    // One that is gone by now was there for the moment of a turn, or might as well have been.
-    owned().unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound)
+    let name = sys::c_name(OsStr::from_bytes(name))?;
+    let stat = sys::fs::statx(dir, &name, 0)?;
+    if !stat.is_file() || stat.nlink < 2 {
+        return Ok(false);
+    }
+    let text = lock::directory::read_record(dir, &name)?;
+    Ok(Owner::parse(&text).is_some())
+}
+
+/// One that is gone by now was there for the moment of a turn, or might as well have been.
+fn was_of_protocol(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }

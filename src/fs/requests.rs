@@ -505,7 +505,7 @@ impl Filesystem for Mounted {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.0.handles.remove(fh.0);
+        self.0.release_dir(fh);
         reply.ok();
     }
 

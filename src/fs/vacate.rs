@@ -10,14 +10,15 @@ use std::time::Duration;
 use super::Overlay;
 use super::dirs::is_of_protocol;
 use super::nodes::Node;
-use crate::guard::{Guard, Waiter};
+use crate::guard::{Guard, Outlook, Waiter};
 use crate::lock;
 use crate::sys;
 use crate::sys::dirents;
 use crate::sys::process::boottime;
 
-/// How long a call waits for those who have just closed a file in the directory.
-const TO_CLOSE: Duration = Duration::from_secs(3);
+/// How long a call waits for files in the directory that are in use, though they have no name. (Its
+/// wait for the end of what is being appended is looked at when that comes.)
+const LONGEST: Duration = Duration::from_secs(3);
 /// How often the protocol's names are removed from a directory in which new ones turn up.
 const TRIES: u32 = 8;
 
@@ -37,9 +38,10 @@ pub(super) struct Vacate {
     name: CString,
     /// The call itself, with the two fields before.
     attempt: Attempt,
-    /// Until when it waits for those who have closed a file in the directory, in the time of
-    /// `boottime`.
+    /// Until when it waits, in the time of `boottime`.
     until: Duration,
+    /// It has waited for one who had closed a file.
+    has_waited: bool,
 }
 
 /// What the call waits for.
@@ -58,16 +60,18 @@ impl Vacate {
             parent,
             name,
             attempt,
-            until: boottime() + TO_CLOSE,
+            until: boottime() + LONGEST,
+            has_waited: false,
         }
     }
 
-    pub(super) fn run(self, overlay: &Arc<Overlay>, reply: Reply) {
+    pub(super) fn run(mut self, overlay: &Arc<Overlay>, reply: Reply) {
         match self.try_often(overlay) {
             Ok(None) => reply(Ok(())),
             Ok(Some(wait)) => {
                 let overlay = Arc::clone(overlay);
                 let waiter = self.waiter.clone();
+                self.has_waited |= matches!(wait, Wait::UntilClosed(_));
                 let again = Box::new(move || self.run(&overlay, reply));
                 match wait {
                     Wait::UntilIdle(guard) => guard.when_idle(again),
@@ -95,14 +99,14 @@ impl Vacate {
                 return Err(error);
             };
             if let Some(busy) = overlay.guards.busy_in(stat.into()) {
-                if !busy.is_held() {
-                    return Ok(Some(Wait::UntilIdle(busy)));
-                }
-                if busy.is_ending() && boottime() < self.until {
-                    return Ok(Some(Wait::UntilClosed(busy)));
-                }
-                // It has a lock, or a file that is being updated, though that has no name.
-                return Err(error);
+                return match busy.outlook() {
+                    _ if boottime() >= self.until => Err(error),
+                    Outlook::Idle => Ok(Some(Wait::UntilIdle(busy))),
+                    Outlook::Ending if !self.has_waited => Ok(Some(Wait::UntilClosed(busy))),
+                    // It has a lock, or a file that is being updated, though that has no name. Or
+                    // the wait for that was interrupted.
+                    Outlook::Ending | Outlook::Held => Err(error),
+                };
             }
             let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
             let emptied = sys::fs::openat(&*dir, &self.name, flags, 0)?;

@@ -40,6 +40,18 @@ pub struct Hold {
     entry: Arc<Entry>,
 }
 
+/// What becomes of what programs hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// Nothing is held.
+    Idle,
+    /// All may be about to be let go: who has it was heard to close the file, but not yet whether
+    /// that was the last close.
+    Ending,
+    /// Something is held.
+    Held,
+}
+
 /// What is known of a hold.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -312,13 +324,17 @@ impl Guard {
         }
     }
 
-    /// Whether all that is held may be about to be let go: who has it was heard to close the file,
-    /// but not yet whether that was the last close.
-    pub fn is_ending(&self) -> bool {
-        self.queue.lock().is_ending()
+    /// Whether something is held, and will be.
+    pub fn outlook(&self) -> Outlook {
+        let queue = self.queue.lock();
+        match (queue.is_held(), queue.is_ending()) {
+            (false, _) => Outlook::Idle,
+            (true, true) => Outlook::Ending,
+            (true, false) => Outlook::Held,
+        }
     }
 
-    /// Calls `run` once that is known.
+    /// Calls `run` once it is known of all that is `Ending` whether it goes on.
     pub fn after_ending(self: &Arc<Self>, waiter: Waiter, run: Box<dyn FnOnce() + Send>) {
         let for_all = true;
         self.submit(Job::new(Work::Look(Look { for_all, run }), waiter));

@@ -55,7 +55,7 @@ use parking_lot::Mutex;
 
 pub use append::AppendFile;
 pub use file::{GuardedFile, Target};
-pub use holds::Hold;
+pub use holds::{Hold, Outlook};
 pub use queue::{Guard, Job, LockRequest, Waiter, Work};
 
 use crate::backing::Credentials;

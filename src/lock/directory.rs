@@ -444,31 +444,26 @@ pub fn read_record(dir: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
     // Whatever stands under the name of a lock was perhaps made to harm: no link is
     // followed, and no pipe or device is waited for.
     let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let open = |direct| sys::fs::openat(&dir, name, flags | direct, 0);
-    let mut contents = vec![0; RECORD_MAX];
-    // With O_DIRECT the client asks an NFSv4 server for no delegation (linux fs/nfs/nfs4proc.c,
-    // `nfs4_fmode_to_share_access`). One that was given to a waiter would be called back before the
-    // holder can link or unlink its claim: with eight hosts, that held up each claim's first turn for
-    // 300 ms.
-    let file = match open(libc::O_DIRECT) {
-        // Not every other file system knows it.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0)?,
-        opened => opened?,
-    };
-    // Forced: a mount with `nocto` would else show what it read before.
-    if !sys::fs::statx(&file, c"", libc::AT_STATX_FORCE_SYNC)?.is_file() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    let len = match sys::fs::pread(&file, &mut contents, 0) {
-        // Nor does every one know it for a buffer like this.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            sys::fs::set_buffered(&file)?;
-            sys::fs::pread(&file, &mut contents, 0)?
+    let read = |direct| {
+        let file = sys::fs::openat(&dir, name, flags | direct, 0)?;
+        // Forced: a mount with `nocto` would else show what it read before.
+        if !sys::fs::statx(&file, c"", libc::AT_STATX_FORCE_SYNC)?.is_file() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        read => read?,
+        let mut contents = vec![0; RECORD_MAX];
+        let len = sys::fs::pread(&file, &mut contents, 0)?;
+        contents.truncate(len);
+        Ok(contents)
     };
-    contents.truncate(len);
-    Ok(contents)
+    // With O_DIRECT the client asks a server of NFSv4.1 or later for no delegation (linux
+    // fs/nfs/nfs4proc.c, NFS4_SHARE_WANT_NO_DELEG). One that was given to a waiter would be called
+    // back before the holder can link or unlink its claim: with eight hosts, that held up each claim's
+    // first turn for 300 ms.
+    read(libc::O_DIRECT).or_else(|error| match error.raw_os_error() {
+        // Other file systems do not know it, or not for a buffer like this.
+        Some(libc::EINVAL) => read(0),
+        _ => Err(error),
+    })
 }
 
 /// A name for messages.

@@ -344,20 +344,15 @@ pub fn pwrite(fd: impl AsFd, data: &[u8], offset: u64) -> io::Result<usize> {
 
 /// Sets or clears `O_APPEND` of an open file.
 pub fn set_append(fd: impl AsFd, append: bool) -> io::Result<()> {
-    set_flag(fd, libc::O_APPEND, append)
-}
-
-/// Clears `O_DIRECT` of an open file.
-pub fn set_buffered(fd: impl AsFd) -> io::Result<()> {
-    set_flag(fd, libc::O_DIRECT, false)
-}
-
-fn set_flag(fd: impl AsFd, flag: i32, wanted: bool) -> io::Result<()> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: takes descriptors and numbers.
     unsafe {
         let flags = check(libc::fcntl(fd, libc::F_GETFL))?;
-        let flags = if wanted { flags | flag } else { flags & !flag };
+        let flags = if append {
+            flags | libc::O_APPEND
+        } else {
+            flags & !libc::O_APPEND
+        };
         check(libc::fcntl(fd, libc::F_SETFL, flags)).map(drop)
     }
 }

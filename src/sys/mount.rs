@@ -1,4 +1,4 @@
-//! Mounting and unmounting, and the mounts that a thread sees.
+//! Mounting and unmounting.
 
 use std::ffi::CStr;
 use std::io;
