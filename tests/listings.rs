@@ -4,15 +4,17 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use common::faults::Faults;
-use common::{DEADLINE, Mount, directory, wait_until};
+use common::talker::Talker;
+use common::{ALICE, DEADLINE, Mount, directory, shell, wait_until};
 use tempfile::TempDir;
 
-/// Rules by which no file of these tests is guarded.
-const RULES: &str = "version = 1\n\n[[guard]]\nfiles = [\"guarded\"]\n";
+/// Rules by which only `guarded` is guarded.
+const RULES: &str = "version = 1\n\n[[guard]]\nfiles = [\"guarded\"]\nupdate = \"open\"\n";
 
 /// Directories of old: the kernel keeps no listing of what has just been changed.
 fn source(directories: usize) -> TempDir {
@@ -24,11 +26,16 @@ fn source(directories: usize) -> TempDir {
         fs::write(path.join("a"), "").expect("write");
         fs::write(path.join("b"), "").expect("write");
     }
-    let made = SystemTime::now();
-    assert!(wait_until(DEADLINE, || {
-        made.elapsed().expect("the clock goes on") > Duration::from_millis(3500)
-    }));
+    leave_alone();
     source
+}
+
+/// Waits until what was changed so far is of old.
+fn leave_alone() {
+    let changed = SystemTime::now();
+    assert!(wait_until(DEADLINE, || {
+        changed.elapsed().expect("the clock goes on") > Duration::from_millis(3500)
+    }));
 }
 
 fn list(path: &Path) -> Vec<String> {
@@ -123,4 +130,27 @@ fn a_change_whose_time_was_set_back_is_in_the_next_listing() {
     let opened = fs::File::open(&below).expect("open");
     opened.set_modified(before).expect("utimens");
     assert_eq!(list(&mount.join("0")), ["a", "b", "c"]);
+}
+
+/// A user who may list a directory, but not search it, cannot be told which of the names in it are
+/// the lock's own. What that user gets is not for others.
+#[test]
+fn what_one_user_could_not_look_at_is_not_shown_to_others() {
+    let source = source(1);
+    let mount = Mount::with(source.path(), &["-o", "allow_other"]);
+    let mut holder = Talker::new(
+        "import os, sys\nheld = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n\
+         print('held', flush=True)\nsys.stdin.read()",
+        &[&mount.join("0/guarded")],
+    );
+    holder.hears("held");
+    let below = source.path().join("0");
+    assert!(below.join("guarded.lock").exists());
+    fs::set_permissions(&below, fs::Permissions::from_mode(0o744)).expect("chmod");
+    leave_alone();
+    for _ in 0..2 {
+        shell(ALICE, "ls \"$1\" || :", &[&mount.join("0")]);
+        assert_eq!(list(&mount.join("0")), ["a", "b", "guarded"]);
+    }
+    drop(holder);
 }
