@@ -65,24 +65,17 @@ impl DirStream {
         self.doubtful.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a name is there for the lock protocol only.
-    fn hides(&self, name: &[u8]) -> bool {
-        find_owner(&self.fd, name).unwrap_or_else(|error| {
-            self.set_doubtful();
-            was_of_protocol(&error)
-        })
-    }
-
     /// The descriptor below.
     pub fn fd(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.fd)
     }
 
-    /// Hands the entries from `position` on to `take`, until it refuses one (`false`) or the
-    /// directory ends.
+    /// Hands the entries from `position` on that nobody `hides` to `take`, until it refuses one
+    /// (`false`) or the directory ends.
     fn read(
         &self,
         position: u64,
+        hides: impl Fn(&[u8]) -> bool,
         mut take: impl FnMut(&dirents::Entry<'_>) -> bool,
     ) -> io::Result<()> {
         let mut state = self.state.lock();
@@ -99,7 +92,7 @@ impl DirStream {
         }
         loop {
             for entry in dirents::entries(&buffer[*used..]) {
-                if !self.hides(entry.name) && !take(&entry) {
+                if !hides(entry.name) && !take(&entry) {
                     return Ok(());
                 }
                 *used += entry.len;
@@ -170,13 +163,15 @@ impl Overlay {
         position: u64,
         reply: &mut ReplyDirectory,
     ) -> io::Result<()> {
-        let _assumed = self.assume(req)?;
         let handle = self.handles.get(fh.0)?;
         let Open::Dir(stream) = &handle.open else {
             return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
         };
-        stream.read(position, |entry| {
-            let kind = entry_type(entry.kind).unwrap_or_else(|| self.kind_of(stream, entry.name));
+        let caller = self.caller(req);
+        let hides = |name: &[u8]| self.hides(&caller, stream, name);
+        stream.read(position, hides, |entry| {
+            let known = entry_type(entry.kind);
+            let kind = known.unwrap_or_else(|| self.kind_of(&caller, stream, entry.name));
             let name = OsStr::from_bytes(entry.name);
             !reply.add(INodeNo(entry.ino), entry.next, kind, name)
         })
@@ -195,7 +190,8 @@ impl Overlay {
         };
         let caller = self.caller(req);
         let mut first = true;
-        stream.read(position, |entry| {
+        let hides = |name: &[u8]| self.hides(&caller, stream, name);
+        stream.read(position, hides, |entry| {
             let name = OsStr::from_bytes(entry.name);
             let mut add = |ttl: Duration, attr, generation| {
                 reply.add(
@@ -250,16 +246,38 @@ impl Overlay {
     }
 
     /// The type of a name, where the directory does not tell.
-    fn kind_of(&self, stream: &DirStream, name: &[u8]) -> FileType {
-        sys::c_name(OsStr::from_bytes(name))
-            .and_then(|name| sys::fs::statx(&*stream.fd, &name, 0))
-            .map_or_else(
-                |_| {
-                    stream.set_doubtful();
-                    FileType::RegularFile
-                },
-                |stat| file_type(stat.mode),
-            )
+    fn kind_of(&self, caller: &Caller, stream: &DirStream, name: &[u8]) -> FileType {
+        let look = || {
+            let name = sys::c_name(OsStr::from_bytes(name))?;
+            sys::fs::statx(&*stream.fd, &name, 0)
+        };
+        match self.as_either(caller, look) {
+            Ok(stat) => file_type(stat.mode),
+            Err(_) => {
+                stream.set_doubtful();
+                FileType::RegularFile
+            }
+        }
+    }
+
+    /// Whether a name is there for the lock protocol only.
+    fn hides(&self, caller: &Caller, stream: &DirStream, name: &[u8]) -> bool {
+        if !may_be_of_protocol(name) {
+            return false;
+        }
+        let look = || find_owner(&stream.fd, name);
+        self.as_either(caller, look).unwrap_or_else(|error| {
+            stream.set_doubtful();
+            was_of_protocol(&error)
+        })
+    }
+
+    /// Looks at an entry of a listing as the caller, and else as ourselves: who may read a directory,
+    /// but not search it, sees the names all the same; and we may have less of a right than the
+    /// caller, on NFS.
+    fn as_either<T>(&self, caller: &Caller, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let assumed = self.credentials.assume(caller);
+        assumed.and_then(|_assumed| look()).or_else(|_| look())
     }
 
     /// Removes a directory.
@@ -291,12 +309,16 @@ pub(super) fn is_of_protocol(dir: &OwnedFd, name: &[u8]) -> bool {
     find_owner(dir, name).unwrap_or_else(|error| was_of_protocol(&error))
 }
 
-/// The same, where it can be told.
+fn may_be_of_protocol(name: &[u8]) -> bool {
+    is_hidden(name) || name.ends_with(b".lock")
+}
+
+/// Whether it is, where it can be told.
 fn find_owner(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
     if is_hidden(name) {
         return Ok(true);
     }
-    if !name.ends_with(b".lock") {
+    if !may_be_of_protocol(name) {
         return Ok(false);
     }
     let name = sys::c_name(OsStr::from_bytes(name))?;
