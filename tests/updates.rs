@@ -1686,6 +1686,39 @@ for _ in range(10):
         world.end();
     }
 
+    /// On a plain directory it would work; but the caller is not left waiting.
+    #[test]
+    fn one_whose_removed_file_is_appended_to_all_the_time_is_not_empty() {
+        let world = World::new("update = \"open\"");
+        let script = "import errno, os, sys, threading
+os.chdir(sys.argv[1])
+os.mkdir('dir')
+files = [os.open('dir/f', os.O_WRONLY | os.O_APPEND | os.O_CREAT) for _ in range(4)]
+os.remove('dir/f')
+stop = threading.Event()
+def append(file):
+    while not stop.is_set():
+        os.write(file, b'line\\n')
+threads = [threading.Thread(target=append, args=[file]) for file in files]
+for thread in threads:
+    thread.start()
+try:
+    os.rmdir('dir')
+    print('ok')
+except OSError as error:
+    print(errno.errorcode[error.errno])
+stop.set()
+for thread in threads:
+    thread.join()";
+        let mut program = command(Who::Root, "timeout");
+        program
+            .args(["60", "python3", "-c", script])
+            .arg(world.one.path());
+        let said = finish(&mut program).success();
+        assert!(matches!(said.trim(), "ok" | "ENOTEMPTY"), "{said}");
+        world.end();
+    }
+
     #[test]
     fn a_tree_can_be_removed_after_updates() {
         for update in ["open", "atomic"] {

@@ -16,8 +16,7 @@ use crate::sys;
 use crate::sys::dirents;
 use crate::sys::process::boottime;
 
-/// How long a call waits for files in the directory that are in use, though they have no name. (Its
-/// wait for the end of what is being appended is looked at when that comes.)
+/// How long a call waits for files in the directory that are in use, though they have no name.
 const LONGEST: Duration = Duration::from_secs(3);
 /// How often the protocol's names are removed from a directory in which new ones turn up.
 const TRIES: u32 = 8;
@@ -72,10 +71,16 @@ impl Vacate {
                 let overlay = Arc::clone(overlay);
                 let waiter = self.waiter.clone();
                 self.has_waited |= matches!(wait, Wait::UntilClosed(_));
-                let again = Box::new(move || self.run(&overlay, reply));
+                let until = self.until;
+                let again = move |is_over: bool| match is_over {
+                    true => self.run(&overlay, reply),
+                    false => reply(Err(io::Error::from_raw_os_error(libc::ENOTEMPTY))),
+                };
                 match wait {
-                    Wait::UntilIdle(guard) => guard.when_idle(again),
-                    Wait::UntilClosed(guard) => guard.after_ending(waiter, again),
+                    Wait::UntilIdle(guard) => guard.when_idle(until, Box::new(again)),
+                    Wait::UntilClosed(guard) => {
+                        guard.after_ending(waiter, Box::new(|| again(true)))
+                    }
                 }
             }
             Err(error) => reply(Err(error)),

@@ -126,6 +126,7 @@ impl Plan {
         }
         for guard in &at_work {
             guard.interrupt_waiters();
+            guard.end_waits_for_idle(boottime());
         }
         holds::end_circles(&at_work);
         stuck::free_holders(&at_work, &mut self.stuck.lock());

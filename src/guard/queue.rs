@@ -109,7 +109,7 @@ pub(super) struct Queue {
     /// When a visit is planned to see whether it is still in use.
     visit: Option<Duration>,
     /// What waits for the guard to be idle.
-    after: Vec<Box<dyn FnOnce() + Send>>,
+    after: Vec<WhenIdle>,
     /// Holds of the lock: the turn is kept until they are gone.
     pub(super) holds: Vec<Arc<Entry>>,
     /// Advisory locks of programs on this host; they keep the turn too.
@@ -191,6 +191,12 @@ pub enum Work {
     /// A program makes the lock file `X.lock` itself: done in a turn in which we have not made
     /// it. Where there is no such turn it is done all the same, and will be refused.
     MakeLock(Box<dyn FnOnce() + Send>),
+}
+
+/// Who waits until a guard has nothing to do.
+struct WhenIdle {
+    until: Duration,
+    then: Box<dyn FnOnce(bool) + Send>,
 }
 
 /// What is done without a turn, once those who have closed the file are known to be gone or not.
@@ -642,14 +648,29 @@ impl Guard {
         }
     }
 
-    /// Calls `then` once nothing is queued and no turn is held.
-    pub fn when_idle(&self, then: Box<dyn FnOnce() + Send>) {
+    /// Calls `then` with `true` once nothing is queued and no turn is held, or with `false` some time
+    /// after `until`, on [`boottime`]'s clock, if it has not come to that: there may be more to do all
+    /// the time.
+    pub fn when_idle(&self, until: Duration, then: Box<dyn FnOnce(bool) + Send>) {
         let mut queue = self.queue.lock();
         if queue.scheduled && !self.is_retired() {
-            queue.after.push(then);
+            queue.after.push(WhenIdle { until, then });
         } else {
             drop(queue);
-            then();
+            then(true);
+        }
+    }
+
+    /// Tells those who have waited for long enough that it does not come to rest.
+    pub(super) fn end_waits_for_idle(&self, now: Duration) {
+        let mut queue = self.queue.lock();
+        let late: Vec<_> = queue
+            .after
+            .extract_if(.., |wait| wait.until <= now)
+            .collect();
+        drop(queue);
+        for wait in late {
+            (wait.then)(false);
         }
     }
 
@@ -713,8 +734,8 @@ impl Guard {
             }
             self.shared.keeper.rests(self);
             drop(turns);
-            for then in after {
-                then();
+            for wait in after {
+                (wait.then)(true);
             }
             return;
         }
