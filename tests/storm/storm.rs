@@ -244,8 +244,17 @@ fn fill_disk(seconds: f64) -> String {
         "cd /mnt/disk || exit
         trap 'rm -f filler.*' EXIT
         n=0
-        for size in 4G 1G 256M 64M 16M 4M 1M 256K 64K 16K 4K; do
-            while fallocate -l $size filler.$n 2>/dev/null; do ((++n)); done
+        # What is freed meanwhile, perhaps much and late, is filled by a further pass: in pieces of 4K
+        # that takes minutes.
+        for pass in 1 2 3 4 5; do
+            made=0
+            for size in 4G 1G 256M 64M 16M 4M 1M 256K 64K 16K 4K; do
+                for ((i = 0; i < 8; i++)); do
+                    fallocate -l $size filler.$n 2>/dev/null || break
+                    ((++n, ++made))
+                done
+            done
+            ((made)) || break
         done
         rm -f filler.$n filler.$((n - 1)) filler.$((n - 2))
         sleep {seconds}"
