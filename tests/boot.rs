@@ -184,7 +184,5 @@ fn mounts(cluster: &Cluster, host: &str) -> String {
 
 /// A shell loop that appends records.
 fn append(host: &str, what: &str, records: usize) -> String {
-    format!(
-        "for ((n = 1; n <= {records}; n++)); do echo {host} {what} $n >>{DATA}/log || exit; done"
-    )
+    cluster::append(DATA, &format!("{host} {what}"), records)
 }

@@ -10,19 +10,20 @@ use crate::sys;
 /// `NFS_SUPER_MAGIC` of statfs(2).
 const NFS: i64 = 0x6969;
 
-/// File systems of this host's disks and memory: whoever has opened a file reads and writes it, and
-/// nobody is asked again who that is. The numbers are those of linux/magic.h, and of XFS and F2FS.
-const LOCAL: [i64; 7] = [
+/// File systems of this host's disks: whoever has opened a file reads and writes it, and nobody is
+/// asked again who that is. The numbers are those of linux/magic.h, and of XFS and F2FS.
+const ON_DISK: [i64; 5] = [
     0xEF53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
     0x9123_683E, // btrfs
     0xF2F5_2010, // F2FS
     0xCA45_1A4E, // bcachefs
-    TMPFS,
-    RAMFS,
 ];
-const TMPFS: i64 = 0x0102_1994;
-const RAMFS: i64 = 0x8584_58F6;
+/// The same in its memory.
+const IN_MEMORY: [i64; 2] = [
+    0x0102_1994, // tmpfs
+    0x8584_58F6, // ramfs
+];
 
 /// The kind of a file system, as far as it changes what must be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,16 +85,15 @@ impl Kinds {
         // f_type's width differs between architectures.
         #[allow(clippy::unnecessary_cast)]
         let number = sys::fs::fstatfs(fd)?.f_type as i64;
-        let local = LOCAL.contains(&(number & 0xFFFF_FFFF));
-        let in_memory = [TMPFS, RAMFS].contains(&(number & 0xFFFF_FFFF));
+        let on_disk = ON_DISK.contains(&(number & 0xFFFF_FFFF));
         let known = Known {
             kind: if number == NFS {
                 Kind::Nfs
             } else {
                 Kind::Other
             },
-            local,
-            tells: number == NFS || local && !in_memory,
+            local: on_disk || IN_MEMORY.contains(&(number & 0xFFFF_FFFF)),
+            tells: on_disk || number == NFS,
         };
         self.by_device.insert(dev, known);
         Ok(known)

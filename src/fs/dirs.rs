@@ -262,13 +262,10 @@ impl Overlay {
 
     /// Whether a name is there for the lock protocol only.
     fn hides(&self, caller: &Caller, stream: &DirStream, name: &[u8]) -> bool {
-        if !may_be_of_protocol(name) {
-            return false;
-        }
-        let look = || find_owner(&stream.fd, name);
-        self.as_either(caller, look).unwrap_or_else(|error| {
-            stream.set_doubtful();
-            was_of_protocol(&error)
+        is_of_protocol_by(name, || {
+            let look = || is_claim(&stream.fd, name);
+            self.as_either(caller, look)
+                .inspect_err(|_| stream.set_doubtful())
         })
     }
 
@@ -306,21 +303,19 @@ impl Overlay {
 /// Whether a name in a directory is there for the lock protocol only: one of its hidden names, or
 /// an `X.lock` that is another name of a claim.
 pub(super) fn is_of_protocol(dir: &OwnedFd, name: &[u8]) -> bool {
-    find_owner(dir, name).unwrap_or_else(|error| was_of_protocol(&error))
+    is_of_protocol_by(name, || is_claim(dir, name))
 }
 
-fn may_be_of_protocol(name: &[u8]) -> bool {
-    is_hidden(name) || name.ends_with(b".lock")
+/// The same, where `look` tells of an `X.lock` whether it is another name of a claim. Nothing else need
+/// be looked at.
+fn is_of_protocol_by(name: &[u8], look: impl FnOnce() -> io::Result<bool>) -> bool {
+    // One that is gone by now was there for the moment of a turn, or might as well have been.
+    let looks_so = || look().unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound);
+    is_hidden(name) || (name.ends_with(b".lock") && looks_so())
 }
 
-/// Whether it is, where it can be told.
-fn find_owner(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
-    if is_hidden(name) {
-        return Ok(true);
-    }
-    if !may_be_of_protocol(name) {
-        return Ok(false);
-    }
+/// Whether a name is another name of a claim.
+fn is_claim(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
     let name = sys::c_name(OsStr::from_bytes(name))?;
     let stat = sys::fs::statx(dir, &name, 0)?;
     if !stat.is_file() || stat.nlink < 2 {
@@ -328,9 +323,4 @@ fn find_owner(dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
     }
     let text = lock::directory::read_record(dir, &name)?;
     Ok(Owner::parse(&text).is_some())
-}
-
-/// One that is gone by now was there for the moment of a turn, or might as well have been.
-fn was_of_protocol(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
 }

@@ -154,10 +154,9 @@ impl Overlay {
     }
 
     fn move_unguarded(self: &Arc<Self>, this: Move, reply: Reply) {
-        let caller = this.waiter.caller.clone();
         if !this.flags.is_empty() {
             // Nothing is replaced, so nothing need be empty.
-            let assumed = self.credentials.assume(&caller);
+            let assumed = self.credentials.assume(&this.waiter.caller);
             return reply(assumed.and_then(|_assumed| this.run(self)));
         }
         let overlay = Arc::clone(self);

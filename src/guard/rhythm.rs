@@ -41,6 +41,7 @@ const LET_ANYBODY: Duration = Duration::from_millis(20);
 const PASSED: Duration = Duration::from_millis(250);
 /// How long other hosts are taken to be interested after one of them had a turn, beside a round.
 const INTEREST: Duration = Duration::from_secs(2);
+/// The longest time that a round is taken to last.
 const LONGEST_ROUND: Duration = Duration::from_secs(2);
 /// The longest time that a look is taken to last.
 const SLOWEST_LOOK: Duration = Duration::from_millis(200);

@@ -362,3 +362,8 @@ impl Drop for Turn {
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/cluster")
 }
+
+/// A shell loop that appends records to the log of a directory, numbered from 1.
+pub fn append(directory: &str, who: &str, records: usize) -> String {
+    format!("for ((n = 1; n <= {records}; n++)); do echo {who} $n >>{directory}/log || exit; done")
+}

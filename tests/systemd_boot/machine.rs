@@ -204,11 +204,6 @@ pub const MOUNTED: &str = "[[ $(findmnt -no FSTYPE -M /srv/data | sort -u) == fu
 /// That nothing is, not even a dead mount.
 pub const UNMOUNTED: &str = "! grep ' /srv/data ' /proc/mounts";
 
-/// A shell loop that appends records.
-pub fn append(to: &str, who: &str, records: usize) -> String {
-    format!("for ((n = 1; n <= {records}; n++)); do echo {who} $n >>{to}/log || exit; done")
-}
-
 /// The Debian with the package, on a disk; made once.
 fn debian() -> &'static Path {
     static MADE: OnceLock<TempDir> = OnceLock::new();
@@ -253,4 +248,4 @@ fn fstab() -> String {
     ours
 }
 
-pub use cluster::MACHINE_DOWN;
+pub use cluster::{MACHINE_DOWN, append};
